@@ -1,0 +1,136 @@
+//! Compiles `bpf/*.bpf.c` with libbpf-cargo into `$OUT_DIR/<name>.bpf.o`, and the shared structs of `bpf/abi.bpf.c` into
+//! Rust types (`$OUT_DIR/abi_oracle.rs`) against which `src/abi` is asserted at compile time.
+//!
+//! `CLANG` chooses the compiler; without it the newest `clang-N` on the path is taken, then `clang`.
+
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+use libbpf_cargo::SkeletonBuilder;
+
+/// The oldest clang that is known to compile programs the verifier accepts.
+const OLDEST_CLANG: u32 = 14;
+
+fn main() {
+    println!("cargo::rerun-if-changed=bpf");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    println!("cargo::rerun-if-env-changed=PODWIRE_BPF_WERROR");
+
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let clang = find_clang();
+    let arch_include = arch_include();
+    let mut fingerprint = DefaultHasher::new();
+
+    for source in sources(&root.join("bpf")) {
+        let name =
+            source.file_name().and_then(|n| n.to_str()).unwrap_or_default().trim_end_matches(".bpf.c").to_owned();
+        let object = out.join(format!("{name}.bpf.o"));
+        let mut builder = SkeletonBuilder::new();
+        builder.source(&source).obj(&object).clang(&clang).clang_args(clang_args(&root, &arch_include));
+        builder.build().unwrap_or_else(|error| compile_failed(&source, &format!("{error:#}")));
+        if name == "abi" {
+            builder
+                .generate(out.join("abi_oracle.rs"))
+                .unwrap_or_else(|error| compile_failed(&source, &format!("{error:#}")));
+        }
+        fs::read(&object).expect("the object was just written").hash(&mut fingerprint);
+    }
+    println!("cargo::rustc-env=PODWIRE_BPF_FINGERPRINT={:016x}", fingerprint.finish());
+}
+
+/// Every `*.bpf.c` of a folder, in the order of their names.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap_or_else(|error| fail(&format!("read {}: {error}", folder.display())))
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.to_str().is_some_and(|path| path.ends_with(".bpf.c")))
+        .collect();
+    found.sort();
+    found
+}
+
+fn clang_args(root: &Path, arch_include: &str) -> Vec<String> {
+    let bpf = root.join("bpf");
+    let mut args = vec![
+        "-mcpu=v3".to_owned(),
+        "-Wall".to_owned(),
+        "-Wextra".to_owned(),
+        format!("-I{}", bpf.display()),
+        "-isystem".to_owned(),
+        bpf.join("vendor").display().to_string(),
+        "-isystem".to_owned(),
+        arch_include.to_owned(),
+        // The object must not depend on where the checkout lies.
+        format!("-fdebug-prefix-map={}=.", root.display()),
+    ];
+    if env::var_os("PODWIRE_BPF_WERROR").is_some_and(|value| value != "0") {
+        args.push("-Werror".to_owned());
+    }
+    args
+}
+
+/// Where Debian and its kin keep `asm/types.h`, which a compiler for the bpf target does not look for by itself.
+fn arch_include() -> String {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| "x86_64".to_owned());
+    let multiarch = format!("/usr/include/{arch}-linux-gnu");
+    let found =
+        [multiarch.as_str(), "/usr/include"].into_iter().find(|dir| Path::new(dir).join("asm/types.h").exists());
+    match found {
+        Some(dir) => dir.to_owned(),
+        None => fail(
+            "asm/types.h not found: install the kernel's user-space headers (Debian: apt-get install linux-libc-dev)",
+        ),
+    }
+}
+
+fn find_clang() -> PathBuf {
+    println!("cargo::rerun-if-env-changed=PATH");
+    if let Some(clang) = env::var_os("CLANG") {
+        let clang = PathBuf::from(clang);
+        if clang_version(&clang).is_none() {
+            fail(&format!(
+                "CLANG={} does not run: set CLANG to a clang of version {OLDEST_CLANG} or newer",
+                clang.display()
+            ));
+        }
+        return clang;
+    }
+    let numbered = (OLDEST_CLANG..=30).rev().map(|version| PathBuf::from(format!("clang-{version}")));
+    for clang in numbered.chain([PathBuf::from("clang")]) {
+        if clang_version(&clang).is_some_and(|version| version >= OLDEST_CLANG) {
+            return clang;
+        }
+    }
+    fail(&format!(
+        "no clang {OLDEST_CLANG} or newer on PATH: install one (Debian: apt-get install clang-19) or set CLANG to its path"
+    ))
+}
+
+/// The major version a compiler reports, or nothing when it does not run.
+fn clang_version(clang: &Path) -> Option<u32> {
+    let output = Command::new(clang).arg("--version").output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split("version ").nth(1)?;
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn compile_failed(source: &Path, message: &str) -> ! {
+    let hint = if message.contains("file not found") {
+        "\na header is missing: install the kernel's user-space headers (Debian: apt-get install linux-libc-dev)"
+    } else {
+        ""
+    };
+    fail(&format!("compile {}:\n{message}{hint}", source.display()))
+}
+
+fn fail(message: &str) -> ! {
+    for line in message.lines() {
+        println!("cargo::error={line}");
+    }
+    exit(1)
+}

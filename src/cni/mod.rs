@@ -1,0 +1,1 @@
+//! The CNI specification's types and verbs.

@@ -1,0 +1,1 @@
+//! The facade: a node's datapath, opened or restored.

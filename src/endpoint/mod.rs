@@ -1,0 +1,1 @@
+//! Endpoints: their states, creation, restoration and removal.

@@ -1,0 +1,300 @@
+//! The crate's one error type.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Shorthand for a result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller branches on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The thing named does not exist (any more).
+    NotFound,
+    /// The thing named exists already.
+    AlreadyExists,
+    /// A value given by the caller is malformed or out of range.
+    InvalidInput,
+    /// A pool, a map or a table has no room left.
+    Exhausted,
+    /// A pinned map or a file has another layout than expected.
+    LayoutMismatch,
+    /// The object belongs to somebody else and is left alone.
+    Foreign,
+    /// The kernel lacks a feature.
+    Unsupported,
+    /// The process lacks a privilege.
+    PermissionDenied,
+    /// A file's content can't be understood.
+    Corrupt,
+    /// Another process or operation holds the object.
+    Busy,
+    /// The object is not in a state in which this can be done.
+    WrongState,
+    /// The kernel refused a program.
+    Verifier,
+    /// Anything else the system reported; see [`Error::errno`].
+    System,
+}
+
+/// What went wrong: the operation, its object, the cause and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{op} {object}: {source}")]
+    System {
+        /// What was attempted, as a verb ("open", "update map").
+        op: &'static str,
+        /// What it was attempted on.
+        object: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel answered a netlink request with an error.
+    #[error("{op} {object}: {}{}", io::Error::from_raw_os_error(*.errno), with_text(.text))]
+    Netlink {
+        /// What was attempted.
+        op: &'static str,
+        /// What it was attempted on.
+        object: String,
+        /// The positive errno.
+        errno: i32,
+        /// The kernel's own text (extended acknowledgement), empty when it gave none.
+        text: String,
+    },
+    /// A batch operation stopped before its end.
+    #[error("{op} {object}: stopped after {done} of {total} entries: {source}")]
+    PartialBatch {
+        /// What was attempted.
+        op: &'static str,
+        /// The map.
+        object: String,
+        /// How many entries were processed.
+        done: usize,
+        /// How many were asked for.
+        total: usize,
+        /// Why it stopped.
+        #[source]
+        source: io::Error,
+    },
+    /// The thing named does not exist.
+    #[error("{what} {name} not found")]
+    NotFound {
+        /// The kind of thing ("endpoint", "device").
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The thing named exists already.
+    #[error("{what} {name} already exists{}", with_detail(.detail))]
+    AlreadyExists {
+        /// The kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Who holds it, or empty.
+        detail: String,
+    },
+    /// A value given by the caller is not acceptable.
+    #[error("{field}: {value:?}: {reason}")]
+    InvalidInput {
+        /// Which input.
+        field: Cow<'static, str>,
+        /// The offending value.
+        value: String,
+        /// What is wrong with it and what is allowed.
+        reason: Cow<'static, str>,
+    },
+    /// Every address of a pool is taken.
+    #[error(
+        "address pool {pool} is exhausted: {allocated} allocated, {excluded} excluded; release addresses or enlarge the range"
+    )]
+    PoolExhausted {
+        /// The pool's prefix.
+        pool: String,
+        /// Addresses in use.
+        allocated: u128,
+        /// Addresses never handed out.
+        excluded: u128,
+    },
+    /// The address is in use.
+    #[error("address {address} is already allocated to {owner}")]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// Its owner.
+        owner: String,
+    },
+    /// The address lies in no pool, or is excluded from it.
+    #[error("address {address} is not available from {pool}: {reason}")]
+    AddressOutOfPool {
+        /// The address.
+        address: IpAddr,
+        /// The pool's prefix.
+        pool: String,
+        /// Why.
+        reason: Cow<'static, str>,
+    },
+    /// A map or table has no room for another entry.
+    #[error("{object} is full ({limit} entries): {remedy}")]
+    Full {
+        /// The map or table.
+        object: String,
+        /// Its size.
+        limit: usize,
+        /// What the caller can do.
+        remedy: Cow<'static, str>,
+    },
+    /// A pinned map differs from what this build expects.
+    #[error("{object} has another layout than expected:\n  {}", .differences.join("\n  "))]
+    LayoutMismatch {
+        /// The pin.
+        object: String,
+        /// Every difference, one a line, as "what: expected X, found Y".
+        differences: Vec<String>,
+    },
+    /// The object belongs to somebody else.
+    #[error("{object} belongs to {owner} and is left alone: {remedy}")]
+    Foreign {
+        /// What was about to be replaced or removed.
+        object: String,
+        /// Who seems to own it.
+        owner: String,
+        /// What the operator can do.
+        remedy: Cow<'static, str>,
+    },
+    /// The kernel lacks a feature.
+    #[error("{feature} is not supported by this kernel: {remedy}")]
+    Unsupported {
+        /// The feature.
+        feature: &'static str,
+        /// What to do instead.
+        remedy: Cow<'static, str>,
+    },
+    /// A privilege is missing.
+    #[error("{op} {object}: permission denied: {remedy}")]
+    PermissionDenied {
+        /// What was attempted.
+        op: &'static str,
+        /// What it was attempted on.
+        object: String,
+        /// Which privilege is needed.
+        remedy: Cow<'static, str>,
+    },
+    /// A file's content is damaged or of an unknown version.
+    #[error("{}: {reason}", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process or operation holds the object.
+    #[error("{object} is in use{}", with_detail(.detail))]
+    Busy {
+        /// The object.
+        object: String,
+        /// By whom, or empty.
+        detail: String,
+    },
+    /// The object's state forbids the operation.
+    #[error("{object} is {state}: cannot {op}")]
+    WrongState {
+        /// The object.
+        object: String,
+        /// Its state.
+        state: String,
+        /// What was attempted.
+        op: &'static str,
+    },
+    /// The kernel's verifier, or libbpf, refused a program.
+    #[error("load {program}: {source}\n{log}")]
+    Verifier {
+        /// The object or program.
+        program: String,
+        /// The errno it came with.
+        #[source]
+        source: io::Error,
+        /// The last lines of the log.
+        log: String,
+    },
+}
+
+impl Error {
+    /// A system call's failure with its operation and object.
+    pub fn system(op: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { op, object: object.into(), source: source.into() }
+    }
+
+    /// A malformed or impossible input.
+    pub fn invalid(
+        field: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::InvalidInput { field: field.into(), value: value.into(), reason: reason.into() }
+    }
+
+    /// Something that does not exist.
+    pub fn not_found(what: &'static str, name: impl Into<String>) -> Self {
+        Self::NotFound { what, name: name.into() }
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::System { .. } | Self::Netlink { .. } | Self::PartialBatch { .. } => {
+                self.errno().map_or(ErrorKind::System, errno_kind)
+            }
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::AlreadyExists { .. } | Self::AddressInUse { .. } => ErrorKind::AlreadyExists,
+            Self::InvalidInput { .. } | Self::AddressOutOfPool { .. } => ErrorKind::InvalidInput,
+            Self::PoolExhausted { .. } | Self::Full { .. } => ErrorKind::Exhausted,
+            Self::LayoutMismatch { .. } => ErrorKind::LayoutMismatch,
+            Self::Foreign { .. } => ErrorKind::Foreign,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::WrongState { .. } => ErrorKind::WrongState,
+            Self::Verifier { .. } => ErrorKind::Verifier,
+        }
+    }
+
+    /// The system's error number, where the failure came from the system.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::System { source, .. } | Self::PartialBatch { source, .. } | Self::Verifier { source, .. } => {
+                source.raw_os_error()
+            }
+            Self::Netlink { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
+fn errno_kind(errno: i32) -> ErrorKind {
+    match errno {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ESRCH => ErrorKind::NotFound,
+        libc::EEXIST => ErrorKind::AlreadyExists,
+        libc::EINVAL | libc::ERANGE | libc::ENAMETOOLONG => ErrorKind::InvalidInput,
+        libc::E2BIG | libc::ENOSPC | libc::ENOMEM => ErrorKind::Exhausted,
+        libc::EPERM | libc::EACCES => ErrorKind::PermissionDenied,
+        libc::EOPNOTSUPP | libc::ENOSYS | libc::EPROTONOSUPPORT => ErrorKind::Unsupported,
+        libc::EBUSY | libc::EAGAIN => ErrorKind::Busy,
+        _ => ErrorKind::System,
+    }
+}
+
+fn with_text(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+fn with_detail(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+}

@@ -1,0 +1,1 @@
+//! Addresses: pools, owners, expiry.

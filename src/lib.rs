@@ -1,0 +1,26 @@
+//! podwire: the container datapath of a node, as a library.
+#![deny(unsafe_code, missing_docs)]
+
+pub mod abi;
+#[cfg(feature = "api")]
+pub mod api;
+#[cfg(feature = "cni")]
+pub mod cni;
+mod datapath;
+pub mod endpoint;
+mod error;
+mod ids;
+pub mod ipam;
+mod mac;
+pub mod maps;
+pub mod netlink;
+pub mod netns;
+pub mod program;
+pub mod state;
+mod sys;
+pub mod sysctl;
+pub mod tables;
+
+pub use error::{Error, ErrorKind, Result};
+pub use ids::{EndpointId, IfIndex, SecurityId};
+pub use mac::MacAddr;

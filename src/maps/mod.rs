@@ -1,0 +1,1 @@
+//! Generic typed maps: no domain knowledge.

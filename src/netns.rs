@@ -1,0 +1,1 @@
+//! A handle on a network namespace.

@@ -1,0 +1,1 @@
+//! Programs: open, load once, attach.

@@ -1,0 +1,2 @@
+//! The only place with unsafe code: thin, safe wrappers around system calls that no dependency wraps.
+#![allow(unsafe_code)]

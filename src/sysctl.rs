@@ -1,0 +1,1 @@
+//! Kernel settings, with their old values.

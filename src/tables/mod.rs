@@ -1,0 +1,1 @@
+//! The node's maps, with addresses and domain types in and out.
