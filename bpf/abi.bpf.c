@@ -8,3 +8,7 @@ SHARED(endpoint_key);
 SHARED(endpoint_info);
 SHARED(metrics_key);
 SHARED(metrics_value);
+
+SHARED(drop_notify);
+SHARED(trace_notify);
+SHARED(policy_verdict_notify);

@@ -11,6 +11,8 @@
 
 #include <linux/types.h>
 
+#include "abi/events.h"
+
 /* ---- cilium_lxc: local endpoints by address ---- */
 
 enum endpoint_family {

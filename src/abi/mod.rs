@@ -5,10 +5,12 @@
 //! network byte order, everything else in host order. Padding is explicit, so that every value has no uninitialised byte.
 
 mod endpoint;
+mod events;
 mod metrics;
 mod shared;
 
 pub use endpoint::{EndpointInfo, EndpointKey};
+pub use events::{DropNotify, PolicyVerdictNotify, TraceNotify};
 pub use metrics::{MetricsKey, MetricsValue};
 pub use shared::{Field, Shared};
 

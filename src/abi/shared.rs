@@ -21,6 +21,14 @@ pub trait Shared: Pod {
     const FIELDS: &'static [Field];
 }
 
+/// A field's name without the `r#` that Rust's keywords need.
+pub(crate) const fn c_name(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
 /// Declares a struct shared with C: `pub struct RustName = c_name { field: type, … }`.
 ///
 /// The fields carry C's names. The expansion derives `Pod`, implements [`Shared`] and asserts size and offsets against the
@@ -35,7 +43,7 @@ macro_rules! shared_struct {
         impl $crate::abi::Shared for $name {
             const NAME: &'static str = stringify!($c_name);
             const FIELDS: &'static [$crate::abi::Field] = &[$($crate::abi::Field {
-                name: stringify!($field),
+                name: $crate::abi::shared::c_name(stringify!($field)),
                 offset: std::mem::offset_of!($name, $field),
                 size: std::mem::size_of::<$type>(),
             },)+];
