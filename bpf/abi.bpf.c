@@ -12,3 +12,6 @@ SHARED(metrics_value);
 SHARED(drop_notify);
 SHARED(trace_notify);
 SHARED(policy_verdict_notify);
+SHARED(podwire_endpoint);
+SHARED(podwire_runtime);
+SHARED(podwire_event_budget);

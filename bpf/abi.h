@@ -67,3 +67,59 @@ struct metrics_value {
 	__u64 count;
 	__u64 bytes;
 };
+
+/* ---- podwire_endpoints: a row per local endpoint, found by the host side's ifindex ---- */
+
+enum podwire_endpoint_flags {
+	PODWIRE_ENDPOINT_F_IPV4 = 1, /* ipv4 is set */
+	PODWIRE_ENDPOINT_F_IPV6 = 2, /* ipv6 is set */
+};
+
+/*
+ * An array row is found at ifindex modulo the table's size, or in one of the ENDPOINT_PROBES - 1 rows after it. A row
+ * counts only while its ifindex is the packet's: it is written last when a row is filled and zeroed first when it ends.
+ */
+struct podwire_endpoint {
+	__u32 ifindex; /* 0: free */
+	__u16 lxc_id;
+	__u16 flags; /* enum podwire_endpoint_flags */
+	__u32 ipv4; /* network order */
+	__u32 sec_id;
+	__u8 ipv6[16];
+	__u8 mac[8]; /* the container's, then two zero bytes */
+	__u8 node_mac[8]; /* the host side's, then two zero bytes */
+	__u32 pad[4];
+};
+
+#define ENDPOINT_PROBES 4
+
+/* ---- podwire_runtime: what user space switches while programs run ---- */
+
+struct podwire_runtime {
+	__u32 trace; /* not 0: forwarded packets emit trace events */
+	__u32 drop_events_per_window; /* drop events per CPU and window of 256 ticks; 0: none */
+	__u32 pad[14];
+};
+
+/* ---- podwire_forwards: forwarded packets by where they went, one value per CPU ---- */
+
+enum podwire_forward_point {
+	FORWARD_POD_TO_POD = 0,
+	FORWARD_POD_TO_STACK = 1,
+	FORWARD_HOST_TO_POD = 2,
+	FORWARD_NETWORK_TO_POD = 3,
+	FORWARD_STACK_TO_POD = 4, /* through cil_to_container */
+	FORWARD_TO_HOST = 5,
+	FORWARD_FROM_NETWORK = 6, /* handed to the stack */
+	FORWARD_TO_NETWORK = 7,
+	FORWARD_POINTS = 8,
+};
+
+/* ---- podwire_event_budget: how many events a CPU may still emit, and how many it could not ---- */
+
+struct podwire_event_budget {
+	__u64 window; /* number of the current window of 256 ticks */
+	__u64 emitted; /* drop events in this window */
+	__u64 limited; /* events withheld by the limit, ever */
+	__u64 lost; /* events lost to a full ring, ever */
+};

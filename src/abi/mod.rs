@@ -7,11 +7,15 @@
 mod endpoint;
 mod events;
 mod metrics;
+mod podwire;
 mod shared;
 
 pub use endpoint::{EndpointInfo, EndpointKey};
 pub use events::{DropNotify, PolicyVerdictNotify, TraceNotify};
 pub use metrics::{MetricsKey, MetricsValue};
+pub use podwire::{
+    ENDPOINT_PROBES, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow, EventBudget, ForwardPoint, Runtime,
+};
 pub use shared::{Field, Shared};
 
 /// The types libbpf-cargo generated from the compiled BTF: the oracle for the assertions, used for nothing else.

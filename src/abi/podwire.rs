@@ -1,0 +1,99 @@
+//! The maps that only podwire has: endpoint rows, run-time switches, event budgets.
+
+use super::shared::shared_struct;
+
+/// How many neighbouring rows of `podwire_endpoints` one device index may land in.
+pub const ENDPOINT_PROBES: usize = 4;
+
+/// [`EndpointRow::flags`]: the endpoint has an IPv4 address.
+pub const ENDPOINT_ROW_IPV4: u16 = 1;
+/// [`EndpointRow::flags`]: the endpoint has an IPv6 address.
+pub const ENDPOINT_ROW_IPV6: u16 = 2;
+
+shared_struct! {
+    /// A row of `podwire_endpoints`: what the programs check of a packet that a pod sends.
+    ///
+    /// It stands at its `ifindex` modulo the table's size, or in one of the [`ENDPOINT_PROBES`]` - 1` rows after it.
+    pub struct EndpointRow = podwire_endpoint {
+        /// Host side of the veth pair; 0 marks a free row.
+        pub ifindex: u32,
+        /// The endpoint's id.
+        pub lxc_id: u16,
+        /// [`ENDPOINT_ROW_IPV4`] and [`ENDPOINT_ROW_IPV6`].
+        pub flags: u16,
+        /// The IPv4 address, network order.
+        pub ipv4: u32,
+        /// Security identity.
+        pub sec_id: u32,
+        /// The IPv6 address.
+        pub ipv6: [u8; 16],
+        /// The container's MAC address, then two zero bytes.
+        pub mac: [u8; 8],
+        /// The host side's MAC address, then two zero bytes.
+        pub node_mac: [u8; 8],
+        /// Padding, zero.
+        pub pad: [u32; 4],
+    }
+}
+
+shared_struct! {
+    /// The only row of `podwire_runtime`.
+    pub struct Runtime = podwire_runtime {
+        /// Not 0: forwarded packets emit trace events.
+        pub trace: u32,
+        /// Drop events allowed per CPU and window of 256 ticks; 0 means none.
+        pub drop_events_per_window: u32,
+        /// Padding, zero.
+        pub pad: [u32; 14],
+    }
+}
+
+shared_struct! {
+    /// `podwire_event_budget`, one per CPU.
+    pub struct EventBudget = podwire_event_budget {
+        /// Number of the current window of 256 ticks.
+        pub window: u64,
+        /// Drop events emitted in it.
+        pub emitted: u64,
+        /// Events withheld by the limit since the map was made.
+        pub limited: u64,
+        /// Events lost to a full ring since the map was made.
+        pub lost: u64,
+    }
+}
+
+/// Where a forwarded packet went: the index into `podwire_forwards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ForwardPoint {
+    /// From one local pod to another.
+    PodToPod = 0,
+    /// From a pod to the host's stack: to the host itself, or out.
+    PodToStack = 1,
+    /// From the host's stack towards a pod.
+    HostToPod = 2,
+    /// From the network to a pod, past the stack.
+    NetworkToPod = 3,
+    /// Out of the host side of a pod's pair.
+    StackToPod = 4,
+    /// Into the host's stack through `cilium_host` or `cilium_net`.
+    ToHost = 5,
+    /// From the network into the host's stack.
+    FromNetwork = 6,
+    /// Out to the network.
+    ToNetwork = 7,
+}
+
+impl ForwardPoint {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::PodToPod,
+        Self::PodToStack,
+        Self::HostToPod,
+        Self::NetworkToPod,
+        Self::StackToPod,
+        Self::ToHost,
+        Self::FromNetwork,
+        Self::ToNetwork,
+    ];
+}
