@@ -11,7 +11,12 @@
 
 #include <linux/types.h>
 
+#include "abi/conntrack.h"
 #include "abi/events.h"
+#include "abi/ipcache.h"
+#include "abi/lb.h"
+#include "abi/node.h"
+#include "abi/policy.h"
 
 /* ---- cilium_lxc: local endpoints by address ---- */
 

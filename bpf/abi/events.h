@@ -20,7 +20,7 @@ enum notify_type {
 enum notify_version {
 	NOTIFY_DROP_VERSION = 3,
 	NOTIFY_TRACE_VERSION = 2,
-	NOTIFY_POLICY_VERDICT_VERSION = 2,
+	NOTIFY_POLICY_VERDICT_VERSION = 1,
 };
 
 /* drop_notify.flags and trace_notify.flags */

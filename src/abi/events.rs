@@ -140,7 +140,7 @@ impl PolicyVerdictNotify {
     /// The first byte of the record.
     pub const TYPE: u8 = 5;
     /// The version this layout has.
-    pub const VERSION: u8 = 2;
+    pub const VERSION: u8 = 1;
     /// Bits of `flags` that hold the direction: 1 ingress, 2 egress.
     pub const DIR_MASK: u8 = 0x03;
     /// The packet is IPv6.

@@ -4,18 +4,31 @@
 //! its size and every field's offset equal those in the BTF that clang wrote. Addresses and fields named `_be` are in
 //! network byte order, everything else in host order. Padding is explicit, so that every value has no uninitialised byte.
 
+mod conntrack;
 mod endpoint;
 mod events;
+mod ipcache;
+mod lb;
 mod metrics;
+mod node;
 mod podwire;
+mod policy;
 mod shared;
 
+pub use conntrack::{CtDir, CtEntry, CtKey, CtNat};
 pub use endpoint::{EndpointInfo, EndpointKey};
 pub use events::{DropNotify, PolicyVerdictNotify, TraceNotify};
+pub use ipcache::{IpCacheKey, RemoteEndpointInfo};
+pub use lb::{
+    Lb4AffinityKey, Lb4Backend, Lb4Key, Lb4ReverseNat, Lb4Service, Lb4SrcRangeKey, Lb6AffinityKey, Lb6Backend, Lb6Key,
+    Lb6ReverseNat, Lb6Service, Lb6SrcRangeKey, LbAffinityMatch, LbAffinityVal,
+};
 pub use metrics::{MetricsKey, MetricsValue};
+pub use node::{NodeKey, NodeValue};
 pub use podwire::{
     ENDPOINT_PROBES, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow, EventBudget, ForwardPoint, Runtime,
 };
+pub use policy::{PolicyEntry, PolicyKey, PolicyStatsKey, PolicyStatsValue};
 pub use shared::{Field, Shared};
 
 /// The types libbpf-cargo generated from the compiled BTF: the oracle for the assertions, used for nothing else.

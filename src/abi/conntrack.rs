@@ -1,0 +1,127 @@
+//! `podwire_ct`: one entry per connection. `bpf/abi/conntrack.h` says how keys are normalised and what the flags mean.
+
+use super::shared::shared_struct;
+
+shared_struct! {
+    /// Key of `podwire_ct`: the connection's two sides, the smaller (address, port) first.
+    pub struct CtKey = podwire_ct_key {
+        /// Address of the smaller side; an IPv4 one in the first four bytes, the rest zero.
+        pub lo_addr: [u8; 16],
+        /// Address of the greater side.
+        pub hi_addr: [u8; 16],
+        /// Port of the smaller side, network order.
+        pub lo_port_be: u16,
+        /// Port of the greater side, network order.
+        pub hi_port_be: u16,
+        /// IP protocol.
+        pub proto: u8,
+        /// 1 for IPv4, 2 for IPv6.
+        pub family: u8,
+        /// Padding, zero.
+        pub pad: [u8; 2],
+    }
+}
+
+shared_struct! {
+    /// What an established packet of one direction needs.
+    pub struct CtDir = podwire_ct_dir {
+        /// Packets seen.
+        pub packets: u64,
+        /// Bytes seen.
+        pub bytes: u64,
+        /// When this direction's claim on the entry ends, in jiffies64.
+        pub expires: u64,
+        /// Generation under which the verdict was given.
+        pub generation: u32,
+        /// Device the packets must come in by.
+        pub in_ifindex: u32,
+        /// Device they leave by.
+        pub out_ifindex: u32,
+        /// The constants of this type, or'ed.
+        pub flags: u8,
+        /// Every TCP flag seen, as in the header's fourteenth byte.
+        pub tcp_flags: u8,
+        /// Endpoint that receives; 0 for none.
+        pub dst_id: u16,
+        /// Destination address written to the Ethernet header.
+        pub dst_mac: [u8; 6],
+        /// Source address written to the Ethernet header.
+        pub src_mac: [u8; 6],
+        /// Source address the packets must come in with.
+        pub in_mac: [u8; 6],
+        /// Padding, zero.
+        pub pad: u16,
+        /// Number of the rule that decided; 0 for none.
+        pub cookie: u32,
+    }
+}
+
+impl CtDir {
+    /// Verdict and path hold for `generation`.
+    pub const JUDGED: u8 = 0x01;
+    /// The verdict: let through.
+    pub const ALLOWED: u8 = 0x02;
+    /// Leave into the peer of `out_ifindex`.
+    pub const REDIRECT_PEER: u8 = 0x04;
+    /// Leave to the stack, no redirect.
+    pub const TO_STACK: u8 = 0x08;
+    /// Rewrite the source to the entry's `nat` of this direction.
+    pub const NAT_SRC: u8 = 0x10;
+    /// Rewrite the destination to the entry's `nat` of this direction.
+    pub const NAT_DST: u8 = 0x20;
+    /// Let through only because the policy is in audit mode.
+    pub const AUDITED: u8 = 0x40;
+}
+
+shared_struct! {
+    /// A rewrite of one direction.
+    pub struct CtNat = podwire_ct_nat {
+        /// The new address; an IPv4 one in the first four bytes, the rest zero.
+        pub addr: [u8; 16],
+        /// The new port, network order.
+        pub port_be: u16,
+        /// Reverse-NAT number of the service, network order; 0 for none.
+        pub rev_nat_index_be: u16,
+    }
+}
+
+shared_struct! {
+    /// Value of `podwire_ct`.
+    pub struct CtEntry = podwire_ct_entry {
+        /// By direction: packets of the key's `lo` side, then of its `hi` side.
+        pub dir: [CtDir; 2],
+        /// By direction.
+        pub nat: [CtNat; 2],
+        /// When the first packet came, in jiffies64.
+        pub created: u64,
+        /// Identity of the side that opened the connection.
+        pub src_label: u32,
+        /// Identity of the other side.
+        pub dst_label: u32,
+        /// Backend of a service; 0 for none.
+        pub backend_id: u32,
+        /// 0 new, 1 established, 2 closing, 3 closed.
+        pub state: u8,
+        /// Direction of the first packet: 0 from `lo`, 1 from `hi`.
+        pub opener: u8,
+        /// The constants of this type, or'ed.
+        pub flags: u16,
+    }
+}
+
+impl CtEntry {
+    /// TCP: more than the opening SYN was seen.
+    pub const SEEN_NON_SYN: u16 = 0x0001;
+    /// A RST was seen.
+    pub const RST: u16 = 0x0002;
+    /// Came in by a node port.
+    pub const NODE_PORT: u16 = 0x0004;
+    /// Hairpin: a backend reached itself through a service.
+    pub const LOOPBACK: u16 = 0x0008;
+    /// The backend answers the client directly.
+    pub const DSR: u16 = 0x0010;
+    /// Redirected to a proxy.
+    pub const PROXY: u16 = 0x0020;
+    /// Came out of a tunnel.
+    pub const FROM_TUNNEL: u16 = 0x0040;
+}
