@@ -64,6 +64,8 @@ fn clang_args(root: &Path, arch_include: &str) -> Vec<String> {
         "-isystem".to_owned(),
         bpf.join("vendor").display().to_string(),
         "-isystem".to_owned(),
+        libbpf_include(),
+        "-isystem".to_owned(),
         arch_include.to_owned(),
         // The object must not depend on where the checkout lies.
         format!("-fdebug-prefix-map={}=.", root.display()),
@@ -72,6 +74,12 @@ fn clang_args(root: &Path, arch_include: &str) -> Vec<String> {
         args.push("-Werror".to_owned());
     }
     args
+}
+
+/// Where libbpf-sys put `bpf/bpf_helpers.h` and its neighbours: the headers of the libbpf that is linked.
+fn libbpf_include() -> String {
+    env::var("DEP_BPF_INCLUDE")
+        .unwrap_or_else(|_| fail("libbpf-sys did not say where its headers are (DEP_BPF_INCLUDE)"))
 }
 
 /// Where Debian and its kin keep `asm/types.h`, which a compiler for the bpf target does not look for by itself.

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* No program: every map of a node, so that user space makes and pins them all, with their BTF, at the configured sizes. */
+#include "lib/conntrack.h"
+#include "lib/ipcache.h"
+#include "lib/lb.h"
+#include "lib/node.h"
+#include "lib/policy.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
