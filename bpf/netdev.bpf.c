@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* The node's native device. */
+#include "lib/finish.h"
+#include "lib/ipv4.h"
+#include "lib/ipv6.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_NETDEV
+
+#define IDENTITY_WORLD 2
+
+static __always_inline int from_netdev(struct __sk_buff *skb)
+{
+	struct sender from = { .identity = IDENTITY_WORLD, .direction = METRICS_INGRESS };
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN);
+	int verdict = PASS;
+
+	if (!eth)
+		return PASS;
+	trace(skb, TRACE_FROM_NETWORK, 0, 0, IDENTITY_WORLD);
+	/* Tagged packets are the stack's: its VLAN devices know them. */
+	if (has_vlan(skb, eth))
+		verdict = PASS;
+	else if (eth->type == ETHERTYPE_IPV4)
+		verdict = ipv4_from_network(skb, from);
+	else if (eth->type == ETHERTYPE_IPV6)
+		verdict = ipv6_from_network(skb, from);
+	if (verdict == PASS)
+		count_forward(skb, FORWARD_FROM_NETWORK);
+	return verdict;
+}
+
+/* Ingress of the native device. */
+SEC("tc")
+int cil_from_netdev(struct __sk_buff *skb)
+{
+	return finish(skb, from_netdev(skb), METRICS_INGRESS, 0, IDENTITY_WORLD);
+}
+
+/* Egress of the native device. */
+SEC("tc")
+int cil_to_netdev(struct __sk_buff *skb)
+{
+	count_forward(skb, FORWARD_TO_NETWORK);
+	trace(skb, TRACE_TO_NETWORK, 0, 0, 0);
+	return PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
