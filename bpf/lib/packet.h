@@ -18,14 +18,27 @@ struct ethernet {
 	__be16 type;
 };
 
+/*
+ * The context's 32-bit fields become pointers only through a plain load; written in C, the compiler may keep the value
+ * and copy it as the 32-bit number that the struct says it is, which the verifier takes for a scalar.
+ */
+#define load_pointer(skb, field)                                                                                       \
+	({                                                                                                             \
+		void *pointer;                                                                                         \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                                                  \
+			     : "=r"(pointer)                                                                           \
+			     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, field)));                            \
+		pointer;                                                                                               \
+	})
+
 static __always_inline void *packet_start(const struct __sk_buff *skb)
 {
-	return (void *)(unsigned long)skb->data;
+	return load_pointer(skb, data);
 }
 
 static __always_inline void *packet_end(const struct __sk_buff *skb)
 {
-	return (void *)(unsigned long)skb->data_end;
+	return load_pointer(skb, data_end);
 }
 
 /*
