@@ -1,0 +1,253 @@
+//! Deletions that met no agent, kept on disk until one starts.
+//!
+//! The directory lies beside the agent's socket. A lock file decides the race between a plugin that finds no agent and an
+//! agent that starts at this moment: the plugin asks the agent once more while it holds the lock before it writes; the
+//! agent holds the lock from before it reads the directory until its socket listens.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::attachment::{Attachment, fnv1a};
+use crate::{Error, Result, state};
+
+/// How many deletions are kept. Beyond, DEL fails, so that the runtime itself remembers and repeats it.
+const QUEUE_MAX: usize = 256;
+const LOCK_FILE: &str = "lockfile";
+const SUFFIX: &str = ".delete";
+const LOCK_POLL: Duration = Duration::from_millis(5);
+
+/// Deletions kept for an agent.
+#[derive(Clone, Debug)]
+pub struct DeletionQueue {
+    dir: PathBuf,
+}
+
+/// One deletion, as it is on disk; the body of the agent's request with the interface added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    #[serde(rename = "container-id")]
+    container_id: String,
+    #[serde(rename = "container-interface-name")]
+    ifname: String,
+}
+
+impl DeletionQueue {
+    /// The queue of the agent that listens on a socket: `deleteQueue` in the socket's directory.
+    pub fn beside(socket: &Path) -> Self {
+        Self { dir: socket.with_file_name("deleteQueue") }
+    }
+
+    /// Where the deletions are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Takes the queue's lock, waiting for another holder; fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) when
+    /// that takes longer than `patience`.
+    pub fn lock(&self, patience: Duration) -> Result<QueueLock> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&self.dir)
+            .map_err(|error| Error::system("create directory", self.dir.display().to_string(), error))?;
+        let path = self.dir.join(LOCK_FILE);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::system("open", path.display().to_string(), error))?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(QueueLock { dir: self.dir.clone(), _file: file }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    let detail = format!("not released within {} ms", patience.as_millis());
+                    return Err(Error::Busy { object: path.display().to_string(), detail });
+                }
+                Err(error) => return Err(Error::system("lock", path.display().to_string(), error)),
+            }
+        }
+    }
+
+    /// Hands every queued deletion to `delete` and removes those it reports done; one whose endpoint does not exist is
+    /// done too. What fails stays for the next time. The agent calls this before it listens on its socket, and keeps the
+    /// lock it gets until it does.
+    pub fn drain(&self, mut delete: impl FnMut(&Attachment) -> Result<()>) -> Result<QueueLock> {
+        let lock = self.lock(Duration::from_secs(30))?;
+        state::remove_leftovers(&self.dir)?;
+        for path in lock.entries()? {
+            let attachment = match read(&path) {
+                Ok(attachment) => attachment,
+                Err(error) => {
+                    log::warn!("queued deletion is dropped: {error}");
+                    remove(&path)?;
+                    continue;
+                }
+            };
+            match delete(&attachment) {
+                Err(error) if error.kind() != crate::ErrorKind::NotFound => {
+                    log::warn!("queued deletion of {attachment} stays queued: {error}");
+                }
+                _ => remove(&path)?,
+            }
+        }
+        Ok(lock)
+    }
+}
+
+/// The right to change the queue; given up when dropped.
+#[derive(Debug)]
+pub struct QueueLock {
+    dir: PathBuf,
+    _file: File,
+}
+
+impl QueueLock {
+    /// Keeps a deletion. Fails with [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) when 256 are kept already.
+    /// The same deletion twice is one.
+    pub fn push(&self, attachment: &Attachment) -> Result<()> {
+        let entry = Entry {
+            container_id: attachment.container_id.as_str().to_owned(),
+            ifname: attachment.ifname.as_str().to_owned(),
+        };
+        let content = serde_json::to_vec(&entry)
+            .map_err(|error| Error::system("encode", attachment.to_string(), io::Error::from(error)))?;
+        let path = self.dir.join(format!("{:016x}{SUFFIX}", fnv1a(&content)));
+        if path.exists() {
+            return Ok(());
+        }
+        if self.entries()?.len() >= QUEUE_MAX {
+            return Err(Error::Full {
+                object: self.dir.display().to_string(),
+                limit: QUEUE_MAX,
+                remedy: "start the agent, which works off the queue".into(),
+            });
+        }
+        state::write_atomic(&path, state::FILE_MODE, &content)
+    }
+
+    /// How many deletions are kept.
+    pub fn len(&self) -> Result<usize> {
+        Ok(self.entries()?.len())
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    fn entries(&self) -> Result<Vec<PathBuf>> {
+        let failed = |error| Error::system("read directory", self.dir.display().to_string(), error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.to_str().is_some_and(|path| path.ends_with(SUFFIX)) {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+fn read(path: &Path) -> Result<Attachment> {
+    let bytes = fs::read(path).map_err(|error| Error::system("read", path.display().to_string(), error))?;
+    let corrupt = |reason: String| Error::Corrupt { path: path.to_owned(), reason };
+    let entry: Entry = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    Attachment::new(&entry.container_id, &entry.ifname).map_err(|error| corrupt(error.to_string()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(|error| Error::system("remove", path.display().to_string(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    const PATIENCE: Duration = Duration::from_millis(20);
+
+    fn attachment(n: usize) -> Attachment {
+        Attachment::new(&format!("container-{n}"), "eth0").expect("valid")
+    }
+
+    fn queue() -> (tempfile::TempDir, DeletionQueue) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let queue = DeletionQueue::beside(&dir.path().join("run/podwire.sock"));
+        (dir, queue)
+    }
+
+    #[test]
+    fn what_is_pushed_is_drained_once() {
+        let (_dir, queue) = queue();
+        {
+            let lock = queue.lock(PATIENCE).expect("free");
+            for n in [0, 1, 2, 1] {
+                lock.push(&attachment(n)).expect("room");
+            }
+            assert_eq!(lock.len().expect("readable"), 3);
+        }
+        let mut seen = Vec::new();
+        let first = queue.drain(|attachment| {
+            seen.push(attachment.clone());
+            match seen.len() {
+                1 => Ok(()),
+                2 => Err(Error::not_found("endpoint", attachment.to_string())),
+                _ => Err(Error::invalid("endpoint", attachment.to_string(), "fails")),
+            }
+        });
+        assert_eq!(first.expect("drained").len().expect("readable"), 1, "only the failed one stays");
+        seen.sort();
+        assert_eq!(seen, [attachment(0), attachment(1), attachment(2)]);
+        assert!(queue.drain(|_| Ok(())).expect("drained").is_empty().expect("readable"));
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let (_dir, queue) = queue();
+        let lock = queue.lock(PATIENCE).expect("free");
+        for n in 0..QUEUE_MAX {
+            lock.push(&attachment(n)).expect("room");
+        }
+        assert_eq!(lock.push(&attachment(QUEUE_MAX)).expect_err("full").kind(), ErrorKind::Exhausted);
+        lock.push(&attachment(7)).expect("is there already");
+    }
+
+    #[test]
+    fn one_holder_at_a_time() {
+        let (_dir, queue) = queue();
+        let held = queue.drain(|_| Ok(())).expect("drained");
+        assert_eq!(queue.lock(PATIENCE).expect_err("held").kind(), ErrorKind::Busy);
+        drop(held);
+        queue.lock(PATIENCE).expect("free again");
+    }
+
+    #[test]
+    fn damaged_entries_do_not_stop_the_agent() {
+        let (_dir, queue) = queue();
+        let lock = queue.lock(PATIENCE).expect("free");
+        lock.push(&attachment(1)).expect("room");
+        fs::write(queue.dir().join("0000.delete"), "{").expect("written");
+        fs::write(queue.dir().join("0001.delete"), r#"{"container-id":"../x","container-interface-name":"eth0"}"#)
+            .expect("written");
+        drop(lock);
+        let mut seen = 0;
+        let lock = queue.drain(|_| {
+            seen += 1;
+            Ok(())
+        });
+        assert!(lock.expect("drained").is_empty().expect("readable"));
+        assert_eq!(seen, 1);
+    }
+}
