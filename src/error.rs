@@ -36,6 +36,8 @@ pub enum ErrorKind {
     WrongState,
     /// The kernel refused a program.
     Verifier,
+    /// No agent serves the socket.
+    AgentUnavailable,
     /// Anything else the system reported; see [`Error::errno`].
     System,
 }
@@ -223,6 +225,27 @@ pub enum Error {
         /// The last lines of the log.
         log: String,
     },
+    /// Nobody serves the agent's socket.
+    #[error("agent at {}: {source}: is it running, and is this its socket?", .socket.display())]
+    AgentUnavailable {
+        /// The socket.
+        socket: PathBuf,
+        /// Why it can't be reached.
+        #[source]
+        source: io::Error,
+    },
+    /// The agent refused a request.
+    #[error("{method} {path}: {message} (status {status})")]
+    Api {
+        /// The request's method.
+        method: String,
+        /// The request's path.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+        /// The agent's reason.
+        message: String,
+    },
 }
 
 impl Error {
@@ -263,15 +286,18 @@ impl Error {
             Self::Busy { .. } => ErrorKind::Busy,
             Self::WrongState { .. } => ErrorKind::WrongState,
             Self::Verifier { .. } => ErrorKind::Verifier,
+            Self::AgentUnavailable { .. } => ErrorKind::AgentUnavailable,
+            Self::Api { status, .. } => status_kind(*status),
         }
     }
 
     /// The system's error number, where the failure came from the system.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::System { source, .. } | Self::PartialBatch { source, .. } | Self::Verifier { source, .. } => {
-                source.raw_os_error()
-            }
+            Self::System { source, .. }
+            | Self::PartialBatch { source, .. }
+            | Self::Verifier { source, .. }
+            | Self::AgentUnavailable { source, .. } => source.raw_os_error(),
             Self::Netlink { errno, .. } => Some(*errno),
             _ => None,
         }
@@ -287,6 +313,18 @@ fn errno_kind(errno: i32) -> ErrorKind {
         libc::EPERM | libc::EACCES | libc::EROFS => ErrorKind::PermissionDenied,
         libc::EOPNOTSUPP | libc::ENOSYS | libc::EPROTONOSUPPORT => ErrorKind::Unsupported,
         libc::EBUSY | libc::EAGAIN => ErrorKind::Busy,
+        _ => ErrorKind::System,
+    }
+}
+
+fn status_kind(status: u16) -> ErrorKind {
+    match status {
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::WrongState,
+        429 | 503 => ErrorKind::Busy,
+        501 => ErrorKind::Unsupported,
+        502 => ErrorKind::Exhausted,
+        400..=499 => ErrorKind::InvalidInput,
         _ => ErrorKind::System,
     }
 }
