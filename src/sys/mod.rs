@@ -1,2 +1,6 @@
 //! The only place with unsafe code: thin, safe wrappers around system calls that no dependency wraps.
 #![allow(unsafe_code)]
+
+pub(crate) mod bpf;
+pub(crate) mod mmap;
+pub(crate) mod ringbuf;

@@ -1,0 +1,81 @@
+//! The consumer's half of `BPF_MAP_TYPE_RINGBUF`, after the kernel's `Documentation/bpf/ringbuf.rst` and
+//! `kernel/bpf/ringbuf.c`: one page with the consumer's position (writable), one with the producer's, then the data twice in
+//! a row, so that a record that wraps can be read as one piece.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+
+use super::mmap::SharedMemory;
+
+/// Set in a record's length while its producer still writes to it.
+const BUSY: u32 = 1 << 31;
+/// Set in a record's length when its producer threw it away.
+const DISCARDED: u32 = 1 << 30;
+/// Length of a record's header, and the alignment of records.
+const HEADER: usize = 8;
+
+/// The mapped ring.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    consumer: SharedMemory,
+    producer: SharedMemory,
+    /// Where the data start in `producer`.
+    data: usize,
+    mask: u64,
+}
+
+impl Ring {
+    /// Maps a ring buffer of `size` bytes (a power of two).
+    pub(crate) fn map(fd: BorrowedFd<'_>, size: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let mask = (size as u64).checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let consumer = SharedMemory::map(fd, 0, page, true)?;
+        let producer = SharedMemory::map(fd, page as u64, page + 2 * size, false)?;
+        Ok(Self { consumer, producer, data: page, mask })
+    }
+
+    /// Bytes written and not consumed yet.
+    pub(crate) fn pending(&self) -> u64 {
+        let positions = self.consumer.u64_at(0).zip(self.producer.u64_at(0));
+        positions.map_or(0, |(consumed, produced)| {
+            produced.load(Ordering::Acquire).saturating_sub(consumed.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Hands every finished record to `visit` in order, up to the first unfinished one or until `visit` breaks, and returns
+    /// how many were handed out. A record's room is given back when `visit` returns.
+    pub(crate) fn consume(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> usize {
+        let (Some(consumed), Some(produced)) = (self.consumer.u64_at(0), self.producer.u64_at(0)) else {
+            return 0;
+        };
+        let mut seen = 0;
+        // This side is the only writer of its position: `&mut self` in this process, one consumer per ring by contract.
+        let mut position = consumed.load(Ordering::Relaxed);
+        while position < produced.load(Ordering::Acquire) {
+            let offset = self.data + (position & self.mask) as usize;
+            // Acquire pairs with the producer's commit: after it the record's bytes are complete.
+            let Some(length) = self.producer.u32_at(offset).map(|word| word.load(Ordering::Acquire)) else { break };
+            if length & BUSY != 0 {
+                break;
+            }
+            let payload = (length & !DISCARDED) as usize;
+            let mut flow = ControlFlow::Continue(());
+            if length & DISCARDED == 0 {
+                // SAFETY: a committed record is not written to before the consumer's position passes it, which only the
+                // store below does.
+                let Some(bytes) = (unsafe { self.producer.stable_bytes(offset + HEADER, payload) }) else { break };
+                flow = visit(bytes);
+                seen += 1;
+            }
+            position += (payload + HEADER).next_multiple_of(HEADER) as u64;
+            // Release: the kernel may reuse the room only after the bytes were read.
+            consumed.store(position, Ordering::Release);
+            if flow.is_break() {
+                break;
+            }
+        }
+        seen
+    }
+}
