@@ -10,6 +10,7 @@ mod datapath;
 pub mod endpoint;
 mod error;
 mod ids;
+mod labels;
 pub mod ipam;
 mod mac;
 pub mod maps;
@@ -23,4 +24,5 @@ pub mod tables;
 
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};
+pub use labels::{Label, Labels};
 pub use mac::MacAddr;
