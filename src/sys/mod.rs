@@ -3,4 +3,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod mmap;
+pub(crate) mod object;
+pub(crate) mod prog;
 pub(crate) mod ringbuf;
+pub(crate) mod tcx;
