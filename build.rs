@@ -26,7 +26,11 @@ fn main() {
     let arch_include = arch_include();
     let mut fingerprint = DefaultHasher::new();
 
-    for source in sources(&root.join("bpf")) {
+    // Programs that only tests and benches load; a packaged crate has none.
+    let tests = ["tests/bpf", "benches/bpf"].map(|folder| root.join(folder)).into_iter().filter(|folder| folder.exists());
+    let tests: Vec<PathBuf> = tests.inspect(|folder| println!("cargo::rerun-if-changed={}", folder.display())).collect();
+
+    for source in sources(&root.join("bpf")).into_iter().chain(tests.iter().flat_map(|folder| sources(folder))) {
         let name =
             source.file_name().and_then(|n| n.to_str()).unwrap_or_default().trim_end_matches(".bpf.c").to_owned();
         let object = out.join(format!("{name}.bpf.o"));

@@ -10,7 +10,10 @@
 //! Nothing here knows what a program does. Which objects a node needs, and what their constants mean, is said where the
 //! datapath is put together.
 
+pub mod bpffs;
 mod constants;
+pub mod embedded;
+pub mod features;
 mod generation;
 mod handle;
 mod libbpf_log;
