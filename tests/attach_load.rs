@@ -222,3 +222,28 @@ fn read_shared(set: &ProgramSet, key: u32) -> u64 {
     let value = shared(set).lookup(&key.to_ne_bytes(), libbpf_rs::MapFlags::ANY).expect("read").expect("present");
     u64::from_ne_bytes(value.try_into().expect("eight bytes"))
 }
+
+#[test]
+fn the_embedded_objects_load_together_and_are_adopted() {
+    use podwire::program::embedded::{HOST, LXC, MAPS, NETDEV};
+    let root = BpfRoot::new();
+    let load = || {
+        let loader = Loader::new(root.maps()).object(MAPS).object(LXC).object(HOST).object(NETDEV);
+        loader.max_entries("cilium_lxc", 1000).load_or_adopt(&root.programs()).expect("the node's objects load")
+    };
+    let first = load();
+    let names: Vec<&str> = first.programs().map(Program::name).collect();
+    for name in [
+        "cil_from_container",
+        "cil_from_host",
+        "cil_from_netdev",
+        "cil_to_container",
+        "cil_to_host",
+        "cil_to_netdev",
+    ] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    let second = load();
+    assert!(second.adopted());
+    assert_eq!(ids(&second), ids(&first));
+}
