@@ -3,6 +3,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod mmap;
+pub(crate) mod net;
 pub(crate) mod object;
 pub(crate) mod prog;
 pub(crate) mod ringbuf;

@@ -1,0 +1,4 @@
+//! What several test programs share. Each uses only a part of it.
+#![allow(dead_code, unreachable_pub, reason = "every test program compiles all of this and uses some")]
+
+pub mod netns;
