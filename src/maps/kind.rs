@@ -52,7 +52,7 @@ impl MapType {
 
     /// Whether batches walk it bucket by bucket, each under its lock, which yields every key exactly once.
     pub(crate) const fn has_buckets(self) -> bool {
-        matches!(self, Self::HASH | Self::PERCPU_HASH | Self::LRU_HASH | Self::LRU_PERCPU_HASH)
+        matches!(self, Self::HASH | Self::PERCPU_HASH | Self::LRU_HASH | Self::LRU_PERCPU_HASH | Self::HASH_OF_MAPS)
     }
 
     const fn name(self) -> Option<&'static str> {

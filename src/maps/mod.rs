@@ -6,13 +6,21 @@ mod check;
 mod handle;
 mod kind;
 mod map;
+mod mmap;
+mod outer;
+mod percpu;
 mod read;
+mod ring;
 mod spec;
 
 pub use batch::Batch;
 pub use handle::MapInfo;
 pub use kind::MapType;
 pub use map::{Array, HashMap, Iter, LpmTrie, LruHashMap, Map, Update};
+pub use mmap::MmapArray;
+pub use outer::{ArrayOfMaps, HashOfMaps, MapInMap};
+pub use percpu::{CpuValues, LruPerCpuHashMap, PerCpuArray, PerCpuBatch, PerCpuHashMap, PerCpuMap, PerCpuValues};
+pub use ring::RingBuffer;
 pub use spec::{MapSpec, StructLayout};
 
 /// Markers of map types, the third parameter of [`Map`].

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
-use super::mmap::SharedMemory;
+use super::mmap::{ReadOnlyMemory, SharedMemory};
 
 /// Set in a record's length while its producer still writes to it.
 const BUSY: u32 = 1 << 31;
@@ -20,7 +20,7 @@ const HEADER: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Ring {
     consumer: SharedMemory,
-    producer: SharedMemory,
+    producer: ReadOnlyMemory,
     /// Where the data start in `producer`.
     data: usize,
     mask: u64,
@@ -31,35 +31,35 @@ impl Ring {
     pub(crate) fn map(fd: BorrowedFd<'_>, size: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let mask = (size as u64).checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-        let consumer = SharedMemory::map(fd, 0, page, true)?;
-        let producer = SharedMemory::map(fd, page as u64, page + 2 * size, false)?;
+        let consumer = SharedMemory::map(fd, 0, page)?;
+        let producer = ReadOnlyMemory::map(fd, page as u64, page + 2 * size)?;
         Ok(Self { consumer, producer, data: page, mask })
     }
 
     /// Bytes written and not consumed yet.
     pub(crate) fn pending(&self) -> u64 {
-        let positions = self.consumer.u64_at(0).zip(self.producer.u64_at(0));
-        positions.map_or(0, |(consumed, produced)| {
-            produced.load(Ordering::Acquire).saturating_sub(consumed.load(Ordering::Relaxed))
-        })
+        let consumed = self.consumer.u64_at(0).map_or(0, |position| position.load(Ordering::Relaxed));
+        self.produced().saturating_sub(consumed)
+    }
+
+    fn produced(&self) -> u64 {
+        self.producer.load_u64(0, Ordering::Acquire).unwrap_or(0)
     }
 
     /// Hands every finished record to `visit` in order, up to the first unfinished one or until `visit` breaks, and returns
     /// how many were handed out. A record's room is given back when `visit` returns.
     pub(crate) fn consume(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> usize {
-        let (Some(consumed), Some(produced)) = (self.consumer.u64_at(0), self.producer.u64_at(0)) else {
-            return 0;
-        };
+        let Some(consumed) = self.consumer.u64_at(0) else { return 0 };
         let mut seen = 0;
         // This side is the only writer of its position: `&mut self` in this process, one consumer per ring by contract.
         let mut position = consumed.load(Ordering::Relaxed);
-        while position < produced.load(Ordering::Acquire) {
+        while position < self.produced() {
             let offset = self.data + (position & self.mask) as usize;
             // Acquire pairs with the producer's commit: after it the record's bytes are complete.
-            let Some(length) = self.producer.u32_at(offset).map(|word| word.load(Ordering::Acquire)) else { break };
-            if length & BUSY != 0 {
+            let Some(length) = self.producer.load_u32(offset, Ordering::Acquire).filter(|length| length & BUSY == 0)
+            else {
                 break;
-            }
+            };
             let payload = (length & !DISCARDED) as usize;
             let mut flow = ControlFlow::Continue(());
             if length & DISCARDED == 0 {
@@ -70,8 +70,9 @@ impl Ring {
                 seen += 1;
             }
             position += (payload + HEADER).next_multiple_of(HEADER) as u64;
-            // Release: the kernel may reuse the room only after the bytes were read.
-            consumed.store(position, Ordering::Release);
+            // Sequentially consistent, so that the producer's position read next can't be older than what a producer saw of
+            // this one: otherwise it would leave out the wake-up while this side stops.
+            consumed.store(position, Ordering::SeqCst);
             if flow.is_break() {
                 break;
             }
