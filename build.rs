@@ -27,8 +27,10 @@ fn main() {
     let mut fingerprint = DefaultHasher::new();
 
     // Programs that only tests and benches load; a packaged crate has none.
-    let tests = ["tests/bpf", "benches/bpf"].map(|folder| root.join(folder)).into_iter().filter(|folder| folder.exists());
-    let tests: Vec<PathBuf> = tests.inspect(|folder| println!("cargo::rerun-if-changed={}", folder.display())).collect();
+    let tests =
+        ["tests/bpf", "benches/bpf"].map(|folder| root.join(folder)).into_iter().filter(|folder| folder.exists());
+    let tests: Vec<PathBuf> =
+        tests.inspect(|folder| println!("cargo::rerun-if-changed={}", folder.display())).collect();
 
     for source in sources(&root.join("bpf")).into_iter().chain(tests.iter().flat_map(|folder| sources(folder))) {
         let name =

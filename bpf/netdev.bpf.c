@@ -18,8 +18,8 @@ static __always_inline int from_netdev(struct __sk_buff *skb)
 	if (!eth)
 		return PASS;
 	trace(skb, TRACE_FROM_NETWORK, 0, 0, IDENTITY_WORLD);
-	/* Tagged packets are the stack's: its VLAN devices know them. */
-	if (has_vlan(skb, eth))
+	/* Tagged packets are the stack's: its VLAN devices know them. So are those that only a promiscuous device sees. */
+	if (has_vlan(skb, eth) || skb->pkt_type != PACKET_HOST)
 		verdict = PASS;
 	else if (eth->type == ETHERTYPE_IPV4)
 		verdict = ipv4_from_network(skb, from);

@@ -114,7 +114,12 @@ fn every_difference_of_a_pinned_map_is_listed() {
     let Error::LayoutMismatch { object, differences } = &error else { panic!("{error:?}") };
     assert_eq!(object, &path.display().to_string());
     let text = differences.join("\n");
-    for what in ["type: ", "key size: expected 4, found 8", "value size: expected 8, found 12", "max entries: expected 16, found 32"] {
+    for what in [
+        "type: ",
+        "key size: expected 4, found 8",
+        "value size: expected 8, found 12",
+        "max entries: expected 16, found 32",
+    ] {
         assert!(text.contains(what), "{what} in {text}");
     }
     assert!(path.exists(), "never silently replaced");
@@ -233,14 +238,9 @@ fn the_embedded_objects_load_together_and_are_adopted() {
     };
     let first = load();
     let names: Vec<&str> = first.programs().map(Program::name).collect();
-    for name in [
-        "cil_from_container",
-        "cil_from_host",
-        "cil_from_netdev",
-        "cil_to_container",
-        "cil_to_host",
-        "cil_to_netdev",
-    ] {
+    for name in
+        ["cil_from_container", "cil_from_host", "cil_from_netdev", "cil_to_container", "cil_to_host", "cil_to_netdev"]
+    {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     let second = load();

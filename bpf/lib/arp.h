@@ -43,7 +43,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, const struct podw
 		return DROP(REASON_INVALID_SMAC);
 	if (arp->operation != ARP_REQUEST || !router || *(__be32 *)arp->target_ip != router)
 		return DROP(REASON_UNKNOWN_TARGET);
-	if (*(__be32 *)arp->sender_ip != self->ipv4)
+	if (*(__be32 *)arp->sender_ip != self->ipv4 || !(self->flags & PODWIRE_ENDPOINT_F_IPV4))
 		return DROP(REASON_INVALID_SIP);
 	copy_mac(eth->destination, self->mac);
 	copy_mac(eth->source, self->node_mac);

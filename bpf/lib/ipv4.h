@@ -56,10 +56,13 @@ static __always_inline void ipv4_decrement_ttl(struct ipv4 *ip)
 	ip->ttl -= 1;
 }
 
-/* Multicast (RFC 5771) or the limited broadcast. */
-static __always_inline bool ipv4_is_multicast(__be32 address)
+/* Not an address of one host elsewhere: multicast (RFC 5771), limited broadcast, loopback, this network (RFC 1122). */
+static __always_inline bool ipv4_is_confined(__be32 address)
 {
-	return (address & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || address == 0xffffffff;
+	__be32 net = address & bpf_htonl(0xff000000);
+
+	return (address & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || address == 0xffffffff ||
+	       net == bpf_htonl(0x7f000000) || net == 0;
 }
 
 /* What a pod sends: its source is checked, then its destination decides. */
@@ -83,7 +86,7 @@ static __always_inline int ipv4_from_pod(struct __sk_buff *skb, const struct pod
 	}
 	if (!pod && in_pods_ipv4(ip->destination))
 		return DROP(REASON_UNROUTABLE);
-	if (!pod && ipv4_is_multicast(ip->destination))
+	if (!pod && ipv4_is_confined(ip->destination))
 		return DROP(REASON_UNKNOWN_TARGET);
 	return deliver_to_stack(skb, eth, from);
 }

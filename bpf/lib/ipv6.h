@@ -45,18 +45,27 @@ static __always_inline __u32 extension_length(__u8 header, __u8 length)
 	return header == EXTENSION_AUTH ? (length + 2) * 4 : (length + 1) * 8;
 }
 
+/* Whether the ICMPv6 message at an offset is one of neighbour discovery, or not even there to tell. */
+static __always_inline bool icmp6_hidden(struct __sk_buff *skb, __u32 offset)
+{
+	__u8 type;
+
+	return bpf_skb_load_bytes(skb, offset, &type, sizeof(type)) || is_ndp(type);
+}
+
 /*
  * Walks the extension headers: 0 where they are whole and none is forbidden, else -1. Behind a fragment header that
- * is not the first there are no headers to look at. Routing headers of type 0 are forbidden (RFC 5095).
+ * is not the first there are no headers to look at. Routing headers of type 0 are forbidden (RFC 5095), and so is
+ * neighbour discovery behind any extension header, where a check of the first header would miss it (RFC 6980).
  */
 static __noinline int extensions_valid(struct __sk_buff *skb, __u32 header)
 {
 	__u32 offset = ETH_HLEN + IPV6_HLEN;
 	struct extension extension;
 
-	for (int count = 0; count < EXTENSIONS_MAX; count++) {
+	for (int count = 0; count <= EXTENSIONS_MAX; count++) {
 		if (!is_extension(header))
-			return 0;
+			return header == IPPROTO_ICMP6 && icmp6_hidden(skb, offset) ? -1 : 0;
 		/* Hop-by-hop options may only come first. */
 		if (header == EXTENSION_HOP_BY_HOP && count > 0)
 			return -1;
@@ -72,7 +81,7 @@ static __noinline int extensions_valid(struct __sk_buff *skb, __u32 header)
 			return -1;
 		header = extension.next;
 	}
-	return is_extension(header) ? -1 : 0;
+	return -1;
 }
 
 /* The Ethernet header of a packet whose IPv6 header is whole, or NULL. */
@@ -103,6 +112,13 @@ static __always_inline bool ipv6_is_link_local(const __u8 *address)
 	return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
 }
 
+/* Not an address of one host elsewhere: of the link, the loopback address, the unspecified one (RFC 4291). */
+static __always_inline bool ipv6_is_confined(const __u8 *address)
+{
+	return ipv6_is_link_local(address) ||
+	       (load64(address) == 0 && (load64(address + 8) & ~bpf_cpu_to_be64(1)) == 0);
+}
+
 /* Behind the checks of ipv6_from_pod: where an IPv6 packet of a pod goes. */
 static __always_inline int ipv6_route_from_pod(struct __sk_buff *skb, struct ethernet *eth, struct sender from)
 {
@@ -117,7 +133,7 @@ static __always_inline int ipv6_route_from_pod(struct __sk_buff *skb, struct eth
 	}
 	if (!pod && in_pods_ipv6(ip->destination))
 		return DROP(REASON_UNROUTABLE);
-	if (!pod && (ipv6_is_multicast(ip->destination) || ipv6_is_link_local(ip->destination)))
+	if (!pod && ipv6_is_confined(ip->destination))
 		return DROP(REASON_UNKNOWN_TARGET);
 	return deliver_to_stack(skb, eth, from);
 }
@@ -142,8 +158,11 @@ static __always_inline int ipv6_from_pod(struct __sk_buff *skb, const struct pod
 		ip = (void *)(eth + 1);
 	}
 	/* Listener reports and the like, which a pod's stack sends by itself before and beside its address. */
-	if (unlikely(ipv6_is_multicast(ip->destination)))
-		return DROP(REASON_FORBIDDEN_ICMP6);
+	if (unlikely(ipv6_is_multicast(ip->destination))) {
+		if (ip->next_header == IPPROTO_ICMP6 || ip->next_header == EXTENSION_HOP_BY_HOP)
+			return DROP(REASON_FORBIDDEN_ICMP6);
+		return DROP(REASON_UNKNOWN_TARGET);
+	}
 	if (unlikely(!same_ipv6(ip->source, self->ipv6) || !(self->flags & PODWIRE_ENDPOINT_F_IPV6)))
 		return DROP(REASON_INVALID_SIP);
 	return ipv6_route_from_pod(skb, eth, from);

@@ -52,14 +52,19 @@ struct ndp_option {
 #define NDP_ANSWER (sizeof(struct ndp) + sizeof(struct ndp_option))
 #define NDP_PACKET (ETH_HLEN + IPV6_HLEN + NDP_ANSWER)
 
-/* Whether an ICMPv6 message is one of neighbour discovery. */
+static __always_inline bool is_ndp(__u8 type)
+{
+	return type >= NDP_ROUTER_SOLICITATION && type <= NDP_REDIRECT;
+}
+
+/* Whether the ICMPv6 message behind the fixed header is one of neighbour discovery. */
 static __always_inline bool ndp_type(struct __sk_buff *skb)
 {
 	__u8 type;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + IPV6_HLEN, &type, sizeof(type)))
 		return false;
-	return type >= NDP_ROUTER_SOLICITATION && type <= NDP_REDIRECT;
+	return is_ndp(type);
 }
 
 static __always_inline __be16 fold(__u64 sum)

@@ -4,6 +4,9 @@
 
 #include "lib/common.h"
 
+/* The frame is addressed to the device that received it (linux/if_packet.h). */
+#define PACKET_HOST 0
+
 #define ETH_HLEN 14
 #define ETH_ALEN 6
 #define ETHERTYPE_IPV4 bpf_htons(0x0800)

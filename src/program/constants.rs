@@ -52,8 +52,8 @@ impl Constants {
     pub fn of(program: &Program) -> Result<Self> {
         let info = prog::info(program.fd()).map_err(|error| Error::system("inspect program", program.name(), error))?;
         let Some(content) = rodata_of(program, &info.map_ids)? else { return Ok(Self::default()) };
-        let btf = Btf::from_prog_id(info.id)
-            .map_err(|_| Error::not_found("type information of program", program.name()))?;
+        let btf =
+            Btf::from_prog_id(info.id).map_err(|_| Error::not_found("type information of program", program.name()))?;
         let variables = variables(&btf)
             .into_iter()
             .filter_map(|(name, at)| Some((name, content.get(at.offset..at.offset + at.size)?.to_vec())));

@@ -23,7 +23,8 @@ pub fn has_tcx() -> Result<bool> {
 ///
 /// [`Error::PermissionDenied`] that names the capabilities that are missing.
 pub fn check_privileges() -> Result<()> {
-    let held = capabilities(None).map_err(|error| Error::system("read", "capabilities of the thread", error))?.effective;
+    let held =
+        capabilities(None).map_err(|error| Error::system("read", "capabilities of the thread", error))?.effective;
     let missing = missing_capabilities(held);
     if missing.is_empty() {
         return Ok(());

@@ -43,7 +43,8 @@ pub(super) fn explain(messages: &str) -> String {
         Some(start) => messages[start..].split(LOG_END).next().unwrap_or_default(),
         None => messages,
     };
-    let lines: Vec<&str> = relevant.lines().filter(|line| !line.trim().is_empty() && !line.contains(LOG_BEGIN)).collect();
+    let lines: Vec<&str> =
+        relevant.lines().filter(|line| !line.trim().is_empty() && !line.contains(LOG_BEGIN)).collect();
     let skipped = lines.len().saturating_sub(LAST_LINES);
     lines[skipped..].join("\n")
 }

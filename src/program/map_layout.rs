@@ -9,8 +9,7 @@ use crate::{Error, Result};
 
 /// Every difference between the declaration and the pinned map, in one error.
 pub(super) fn compare(declared: &OpenMap<'_>, pinned: &MapHandle, path: &Path) -> Result<()> {
-    let found =
-        pinned.info().map_err(|error| libbpf_error("inspect map", &path.display().to_string(), &error))?.info;
+    let found = pinned.info().map_err(|error| libbpf_error("inspect map", &path.display().to_string(), &error))?.info;
     let mut differences = Vec::new();
     let mut number = |what: &str, expected: u32, found: u32| {
         if expected != found {

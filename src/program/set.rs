@@ -8,9 +8,9 @@ use std::process;
 
 use libbpf_rs::MapHandle;
 
+use super::Program;
 use super::generation::{Generation, remove_tree};
 use super::loader::open_map;
-use super::Program;
 use crate::sys::prog;
 use crate::{Error, Result};
 

@@ -1,0 +1,455 @@
+//! The node's programs on maps of their own, run by `BPF_PROG_TEST_RUN`: a packet in; verdict, bytes, counters and events out.
+//!
+//! A test run takes its device from the caller's namespace and the loopback device (index 1) without being told: it stands for
+//! the host side of the sending pod's pair, so nothing has to be set up and nothing is left behind.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
+use podwire::abi::{
+    DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo, EndpointKey, EndpointRow, EventBudget,
+    ForwardPoint, MetricsKey, MetricsValue, Runtime, TraceNotify,
+};
+use podwire::program::{Constants, Loader, ProgramSet, SkBuff, embedded, test_run};
+
+use crate::bpf::BpfRoot;
+use crate::packets::{self, Mac, Upper};
+
+pub(crate) const FROM_CONTAINER: &str = "cil_from_container";
+pub(crate) const TO_CONTAINER: &str = "cil_to_container";
+pub(crate) const FROM_HOST: &str = "cil_from_host";
+pub(crate) const TO_HOST: &str = "cil_to_host";
+pub(crate) const FROM_NETDEV: &str = "cil_from_netdev";
+pub(crate) const TO_NETDEV: &str = "cil_to_netdev";
+pub(crate) const PROGRAMS: [&str; 6] = [FROM_CONTAINER, TO_CONTAINER, FROM_HOST, TO_HOST, FROM_NETDEV, TO_NETDEV];
+
+/// TC_ACT_UNSPEC: programs of other owners on the hook still run.
+pub(crate) const PASS: i32 = -1;
+/// TC_ACT_SHOT
+pub(crate) const SHOT: i32 = 2;
+/// TC_ACT_REDIRECT
+pub(crate) const REDIRECT: i32 = 7;
+
+pub(crate) const INGRESS: u8 = 1;
+pub(crate) const EGRESS: u8 = 2;
+
+pub(crate) const HOST_MAC: Mac = [0x02, 0, 0, 0, 0, 0x01];
+/// The loopback device's own, so that the kernel takes frames for it as meant for this node.
+pub(crate) const DEVICE_MAC: Mac = [0; 6];
+pub(crate) const NEIGHBOUR_MAC: Mac = [0x02, 0, 0, 0, 0, 0x99];
+pub(crate) const GATEWAY4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+/// In the pods' range, but nobody's.
+pub(crate) const NOBODY4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 200);
+pub(crate) const NOBODY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xc8);
+pub(crate) const OUTSIDE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+pub(crate) const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
+
+/// An endpoint of the tests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pod {
+    pub(crate) ifindex: u32,
+    pub(crate) id: u16,
+    pub(crate) identity: u32,
+    pub(crate) mac: Mac,
+    pub(crate) node_mac: Mac,
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+}
+
+const fn pod(ifindex: u32, number: u8) -> Pod {
+    Pod {
+        ifindex,
+        id: 1000 + number as u16,
+        identity: 40_000 + number as u32,
+        mac: [0x8a, 0, 0, 0, 0, number],
+        node_mac: [0x66, 0, 0, 0, 0, number],
+        ipv4: Some(Ipv4Addr::new(10, 0, 0, number)),
+        ipv6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number as u16)),
+    }
+}
+
+/// The sender: its device is the one that test runs take.
+pub(crate) const A: Pod = pod(1, 10);
+pub(crate) const B: Pod = pod(4011, 11);
+
+impl Pod {
+    pub(crate) const fn v4(&self) -> Ipv4Addr {
+        self.ipv4.expect("the pod has IPv4")
+    }
+
+    pub(crate) const fn v6(&self) -> Ipv6Addr {
+        self.ipv6.expect("the pod has IPv6")
+    }
+
+    /// A frame's addresses as the pod writes them: from itself to the gateway.
+    pub(crate) const fn to_gateway(&self) -> (Mac, Mac) {
+        (self.mac, self.node_mac)
+    }
+
+    pub(crate) fn sends4(&self, to: Ipv4Addr, upper: Upper) -> Vec<u8> {
+        packets::ipv4(self.to_gateway(), (self.v4(), to), 64, upper)
+    }
+
+    pub(crate) fn sends6(&self, to: Ipv6Addr, upper: Upper) -> Vec<u8> {
+        packets::ipv6(self.to_gateway(), (self.v6(), to), 64, upper)
+    }
+
+    pub(crate) fn row(&self) -> EndpointRow {
+        EndpointRow {
+            ifindex: self.ifindex,
+            lxc_id: self.id,
+            flags: self.ipv4.map_or(0, |_| ENDPOINT_ROW_IPV4) | self.ipv6.map_or(0, |_| ENDPOINT_ROW_IPV6),
+            ipv4: self.ipv4.map_or(0, |address| u32::from_ne_bytes(address.octets())),
+            sec_id: self.identity,
+            ipv6: self.ipv6.map_or([0; 16], |address| address.octets()),
+            mac: padded(self.mac),
+            node_mac: padded(self.node_mac),
+            pad: [0; 4],
+        }
+    }
+
+    fn info(&self) -> EndpointInfo {
+        EndpointInfo {
+            ifindex: self.ifindex,
+            lxc_id: self.id,
+            mac: padded(self.mac),
+            node_mac: padded(self.node_mac),
+            sec_id: self.identity,
+            ..EndpointInfo::default()
+        }
+    }
+}
+
+pub(crate) fn padded(mac: Mac) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..6].copy_from_slice(&mac);
+    bytes
+}
+
+pub(crate) fn key4(address: Ipv4Addr) -> EndpointKey {
+    let mut key = EndpointKey { family: 1, ..EndpointKey::default() };
+    key.ip[..4].copy_from_slice(&address.octets());
+    key
+}
+
+pub(crate) fn key6(address: Ipv6Addr) -> EndpointKey {
+    EndpointKey { ip: address.octets(), family: 2, ..EndpointKey::default() }
+}
+
+/// How a node is set up before its programs are loaded.
+pub(crate) struct Setup {
+    pub(crate) constants: Constants,
+    pub(crate) ring_bytes: Option<u32>,
+}
+
+impl Setup {
+    /// A node with both families.
+    pub(crate) fn new() -> Self {
+        let mut constants = Constants::new();
+        constants
+            .set("cfg_host_ifindex", 77u32)
+            .set("cfg_host_mac", padded(HOST_MAC))
+            .set("cfg_router_ipv4", GATEWAY4.octets())
+            .set("cfg_router_ipv6", GATEWAY6.octets())
+            .set("cfg_pods_ipv4", [10u8, 0, 0, 0])
+            .set("cfg_pods_ipv4_mask", [255u8, 255, 255, 0])
+            .set("cfg_pods_ipv6", Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0).octets())
+            .set("cfg_pods_ipv6_mask", Ipv6Addr::from(!0u128 << 8).octets());
+        Self { constants, ring_bytes: None }
+    }
+
+    pub(crate) fn load(self) -> Datapath {
+        let root = BpfRoot::new();
+        let mut loader = Loader::new(root.maps())
+            .object(embedded::LXC)
+            .object(embedded::HOST)
+            .object(embedded::NETDEV)
+            .constants(self.constants);
+        if let Some(bytes) = self.ring_bytes {
+            loader = loader.max_entries("podwire_events", bytes);
+        }
+        let set = loader.load().expect("the programs load");
+        let datapath = Datapath { root, set };
+        datapath.switch(0, 1_000_000);
+        datapath.add(&A);
+        datapath.add(&B);
+        datapath.add_host_address(&key4(GATEWAY4));
+        datapath.add_host_address(&key6(GATEWAY6));
+        datapath
+    }
+}
+
+/// The loaded programs with A, B and the host's own addresses in their maps, and no limit on drop events.
+pub(crate) struct Datapath {
+    root: BpfRoot,
+    set: ProgramSet,
+}
+
+impl Datapath {
+    pub(crate) fn load() -> Self {
+        Setup::new().load()
+    }
+
+    pub(crate) fn set(&self) -> &ProgramSet {
+        &self.set
+    }
+
+    pub(crate) fn map(&self, name: &str) -> MapHandle {
+        MapHandle::from_pinned_path(self.root.maps().join(name)).expect("the map is pinned")
+    }
+
+    pub(crate) fn write(&self, map: &str, key: &[u8], value: &[u8]) {
+        self.map(map).update(key, value, MapFlags::ANY).expect("the map takes it");
+    }
+
+    pub(crate) fn add(&self, pod: &Pod) {
+        self.set_row(pod.ifindex & 0xffff, &pod.row());
+        let info = pod.info();
+        if let Some(address) = pod.ipv4 {
+            self.write("cilium_lxc", bytemuck::bytes_of(&key4(address)), bytemuck::bytes_of(&info));
+        }
+        if let Some(address) = pod.ipv6 {
+            self.write("cilium_lxc", bytemuck::bytes_of(&key6(address)), bytemuck::bytes_of(&info));
+        }
+    }
+
+    pub(crate) fn set_row(&self, index: u32, row: &EndpointRow) {
+        self.write("podwire_endpoints", &index.to_ne_bytes(), bytemuck::bytes_of(row));
+    }
+
+    pub(crate) fn add_host_address(&self, key: &EndpointKey) {
+        let info = EndpointInfo { flags: 1, sec_id: 1, ..EndpointInfo::default() };
+        self.write("cilium_lxc", bytemuck::bytes_of(key), bytemuck::bytes_of(&info));
+    }
+
+    pub(crate) fn switch(&self, trace: u32, drop_events_per_window: u32) {
+        let runtime = Runtime { trace, drop_events_per_window, ..Runtime::default() };
+        self.write("podwire_runtime", &0u32.to_ne_bytes(), bytemuck::bytes_of(&runtime));
+    }
+
+    pub(crate) fn run(&self, program: &str, packet: &[u8]) -> Outcome {
+        self.run_in(program, packet, &SkBuff::default())
+    }
+
+    pub(crate) fn run_in(&self, program: &str, packet: &[u8], context: &SkBuff) -> Outcome {
+        let forwards = self.forwards();
+        let drops = self.drops();
+        let program_handle = self.set.program(program).expect("the program is loaded");
+        let run = test_run(program_handle, packet, context, 1).expect("the test run is accepted");
+        Outcome {
+            program: program.to_owned(),
+            input: packet.to_vec(),
+            verdict: run.retval as i32,
+            packet: run.data,
+            forwards: difference(&forwards, self.forwards()),
+            drops: difference(&drops, self.drops()),
+            events: self.events(),
+        }
+    }
+
+    /// Verdict and bytes alone, for long tables.
+    pub(crate) fn run_quick(&self, program: &str, packet: &[u8]) -> (i32, Vec<u8>) {
+        let program = self.set.program(program).expect("the program is loaded");
+        let run = test_run(program, packet, &SkBuff::default(), 1).expect("the test run is accepted");
+        (run.retval as i32, run.data)
+    }
+
+    /// `podwire_forwards`, summed over the CPUs; points that never counted are left out.
+    fn forwards(&self) -> BTreeMap<u32, MetricsValue> {
+        let map = self.map("podwire_forwards");
+        let rows = ForwardPoint::ALL.iter().map(|point| (*point as u32, sum(&map, &(*point as u32).to_ne_bytes())));
+        rows.filter(|(_, value)| value.count > 0).collect()
+    }
+
+    /// `cilium_metrics`, summed over the CPUs.
+    pub(crate) fn drops(&self) -> BTreeMap<MetricsKey, MetricsValue> {
+        let map = self.map("cilium_metrics");
+        map.keys().map(|key| (bytemuck::pod_read_unaligned(&key), sum(&map, &key))).collect()
+    }
+
+    /// The budgets of all CPUs.
+    pub(crate) fn budgets(&self) -> Vec<EventBudget> {
+        let map = self.map("podwire_event_budget");
+        let values = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).expect("the map is readable");
+        values.unwrap_or_default().iter().map(|bytes| bytemuck::pod_read_unaligned(bytes)).collect()
+    }
+
+    /// Takes every event out of the ring.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let map = self.map("podwire_events");
+        let mut events = Vec::new();
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(&map, |record: &[u8]| {
+                events.push(Event::parse(record));
+                0
+            })
+            .expect("the ring is readable");
+        let ring = builder.build().expect("the ring is readable");
+        ring.consume().expect("the ring is consumed");
+        drop(ring);
+        events
+    }
+}
+
+fn sum(map: &MapHandle, key: &[u8]) -> MetricsValue {
+    let values = map.lookup_percpu(key, MapFlags::ANY).expect("the map is readable").unwrap_or_default();
+    values.iter().fold(MetricsValue::default(), |total, bytes| {
+        let value: MetricsValue = bytemuck::pod_read_unaligned(bytes);
+        MetricsValue { count: total.count + value.count, bytes: total.bytes + value.bytes }
+    })
+}
+
+fn difference<K: Ord + Copy>(
+    before: &BTreeMap<K, MetricsValue>,
+    after: BTreeMap<K, MetricsValue>,
+) -> Vec<(K, MetricsValue)> {
+    let rows = after.into_iter().map(|(key, now)| {
+        let then = before.get(&key).copied().unwrap_or_default();
+        (key, MetricsValue { count: now.count - then.count, bytes: now.bytes - then.bytes })
+    });
+    rows.filter(|(_, value)| *value != MetricsValue::default()).collect()
+}
+
+/// A record of the event ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Drop(DropNotify, Vec<u8>),
+    Trace(TraceNotify, Vec<u8>),
+}
+
+impl Event {
+    fn parse(record: &[u8]) -> Self {
+        match record[0] {
+            DropNotify::TYPE => {
+                let (head, packet) = record.split_at(size_of::<DropNotify>());
+                let notify: DropNotify = bytemuck::pod_read_unaligned(head);
+                Self::Drop(notify, packet[..usize::from(notify.len_cap)].to_vec())
+            }
+            TraceNotify::TYPE => {
+                let (head, packet) = record.split_at(size_of::<TraceNotify>());
+                let notify: TraceNotify = bytemuck::pod_read_unaligned(head);
+                Self::Trace(notify, packet[..usize::from(notify.len_cap)].to_vec())
+            }
+            other => panic!("a record of unknown type {other}: {record:02x?}"),
+        }
+    }
+}
+
+/// What one packet brought about.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    program: String,
+    input: Vec<u8>,
+    pub(crate) verdict: i32,
+    pub(crate) packet: Vec<u8>,
+    /// Counters that moved, by how much.
+    pub(crate) forwards: Vec<(u32, MetricsValue)>,
+    pub(crate) drops: Vec<(MetricsKey, MetricsValue)>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Outcome {
+    /// The verdict and the bytes are these, the packet was counted once at this point (or not at all), nothing was reported.
+    #[track_caller]
+    pub(crate) fn forwarded(&self, verdict: i32, packet: &[u8], point: Option<ForwardPoint>) {
+        assert_eq!(self.verdict, verdict, "{self:02x?}");
+        assert_eq!(hex(&self.packet), hex(packet));
+        let counted = MetricsValue { count: 1, bytes: self.input.len() as u64 };
+        let expected: Vec<_> = point.iter().map(|point| (*point as u32, counted)).collect();
+        assert_eq!(self.forwards, expected, "forwards");
+        assert_eq!(self.drops, [], "nothing was dropped");
+        assert_eq!(self.events, [], "nothing was reported");
+    }
+
+    /// The packet was dropped unchanged for this reason, counted once and reported once, as of the endpoint A.
+    #[track_caller]
+    pub(crate) fn dropped(&self, reason: u8) {
+        self.dropped_of(reason, sender_of(&self.program));
+    }
+
+    #[track_caller]
+    pub(crate) fn dropped_of(&self, reason: u8, sender: (u16, u32)) {
+        assert_eq!(self.verdict, SHOT, "{self:02x?}");
+        assert_eq!(hex(&self.packet), hex(&self.input), "a dropped packet is left as it was");
+        assert_eq!(self.forwards, [], "forwards");
+        self.reported(reason, sender);
+    }
+
+    /// One drop counted and reported; says nothing about the verdict.
+    #[track_caller]
+    pub(crate) fn reported(&self, reason: u8, (source, identity): (u16, u32)) {
+        let [(key, value)] = self.drops.as_slice() else { panic!("one drop is to be counted: {self:02x?}") };
+        assert_eq!(key.reason, reason, "the reason; from {}", source_line(key.file, key.line));
+        assert_eq!(*value, MetricsValue { count: 1, bytes: self.input.len() as u64 });
+        let direction = if self.program == FROM_CONTAINER { EGRESS } else { INGRESS };
+        assert_eq!((key.dir, key.reserved), (direction, [0; 3]));
+        let line = source_line(key.file, key.line);
+        assert!(line.contains(&format!("DROP({})", reason_name(reason))), "{reason} is counted for the line {line:?}");
+
+        let [Event::Drop(notify, head)] = self.events.as_slice() else { panic!("one event is due: {self:02x?}") };
+        let expected = DropNotify {
+            r#type: 1,
+            subtype: reason,
+            source,
+            hash: notify.hash,
+            len_orig: self.input.len() as u32,
+            len_cap: self.input.len().min(128) as u16,
+            version: 3,
+            src_label: identity,
+            line: key.line,
+            file: key.file,
+            ifindex: 1,
+            flags: u8::from(self.input[12..14] == [0x86, 0xdd]),
+            ..DropNotify::default()
+        };
+        assert_eq!(*notify, expected);
+        assert_eq!(hex(head), hex(&self.input[..self.input.len().min(128)]), "the head of the packet");
+    }
+}
+
+/// Endpoint id and identity that a drop is put down to.
+fn sender_of(program: &str) -> (u16, u32) {
+    match program {
+        FROM_CONTAINER => (A.id, A.identity),
+        TO_CONTAINER => (A.id, 0),
+        FROM_HOST => (0, 1),
+        _ => (0, 2),
+    }
+}
+
+/// The line of the programs' source that a counter names.
+pub(crate) fn source_line(file: u8, line: u16) -> String {
+    let path = match file {
+        1 => "host.bpf.c",
+        2 => "lxc.bpf.c",
+        6 => "netdev.bpf.c",
+        40 => "lib/ipv4.h",
+        41 => "lib/ipv6.h",
+        42 => "lib/arp.h",
+        43 => "lib/ndp.h",
+        44 => "lib/deliver.h",
+        _ => panic!("a source file of unknown number {file}"),
+    };
+    let text =
+        std::fs::read_to_string(format!("{}/bpf/{path}", env!("CARGO_MANIFEST_DIR"))).expect("the source is there");
+    let line = text.lines().nth(usize::from(line) - 1).expect("the line is there");
+    line.trim().to_owned()
+}
+
+fn reason_name(reason: u8) -> String {
+    let text = include_str!("../../bpf/lib/common.h");
+    let ending = format!(" = {reason},");
+    let line = text.lines().find(|line| line.trim().starts_with("REASON_") && line.ends_with(&ending));
+    line.expect("a reason of that number").trim().trim_end_matches(&ending).to_owned()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let rows: Vec<String> =
+        bytes.chunks(16).map(|row| row.iter().map(|byte| format!("{byte:02x} ")).collect::<String>()).collect();
+    rows.join("\n")
+}
