@@ -1,1 +1,0 @@
-//! Kernel settings, with their old values.
