@@ -133,6 +133,18 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         Ok(())
     }
 
+    /// Reads the file again, after throwing away whatever a failed append has left at its end: gives the records that are durable, and takes
+    /// more from then on.
+    pub fn reopen(&mut self) -> Result<Replay<R>> {
+        if self.broken && self.is_named() {
+            let cut = self.file.set_len(self.len).and_then(|()| self.file.sync_data());
+            cut.map_err(|error| system("cut off the doubtful end of", &self.path, error))?;
+        }
+        let (journal, replay) = Self::open(&self.path)?;
+        *self = journal;
+        Ok(replay)
+    }
+
     /// Whether so few of the records are live that a [`rewrite`](Self::rewrite) pays: it is due when the journal has grown to twice what is
     /// live, and some more so that small ones are left alone.
     pub fn is_mostly_garbage(&self, live: usize) -> bool {
