@@ -1,0 +1,233 @@
+//! `podwire endpoint`.
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use podwire::api::{
+    AddressPair, Client, Endpoint, EndpointConfigurationSpec, EndpointKey, EndpointPolicyEnabled, EndpointStatus,
+    LabelConfigurationSpec,
+};
+
+use crate::report::Report;
+use crate::table;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// List all endpoints.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Do not print headers.
+        #[arg(long)]
+        no_headers: bool,
+    },
+    /// Show all about one endpoint, or about those with given labels, as JSON.
+    #[command(visible_aliases = ["inspect", "show"])]
+    Get(Selection),
+    /// Remove an endpoint from the network.
+    #[command(visible_alias = "disconnect")]
+    Delete(Named),
+    /// Write everything that belongs to an endpoint anew.
+    Regenerate(Named),
+    /// Show or change an endpoint's labels.
+    Labels(Labels),
+    /// Show how well an endpoint does.
+    Health(Named),
+    /// Show what happened to an endpoint, newest first.
+    Log(Named),
+    /// Show or change an endpoint's options.
+    Config(Config),
+}
+
+#[derive(Args)]
+pub(crate) struct Named {
+    /// A number, or ipv4:, ipv6:, container-id:, container-name:, cni-attachment-id: or pod-name: and a name.
+    #[arg(value_name = "ENDPOINT")]
+    key: EndpointKey,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Selection {
+    /// A number, or ipv4:, ipv6:, container-id:, container-name:, cni-attachment-id: or pod-name: and a name.
+    #[arg(value_name = "ENDPOINT")]
+    key: Option<EndpointKey>,
+    /// Those that have all of these labels.
+    #[arg(short, long, value_delimiter = ',')]
+    labels: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Labels {
+    #[command(flatten)]
+    endpoint: Named,
+    /// Labels to add, as source:key=value.
+    #[arg(short, long, value_delimiter = ',', value_name = "LABELS")]
+    add: Vec<String>,
+    /// Labels to take away.
+    #[arg(short, long, value_delimiter = ',', value_name = "LABELS")]
+    delete: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Config {
+    #[command(flatten)]
+    endpoint: Named,
+    /// Options to set, as in Debug=true.
+    #[arg(value_name = "OPTION=VALUE", value_parser = crate::config::assignment)]
+    options: Vec<(String, String)>,
+}
+
+pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {
+    match command {
+        Command::List { no_headers } => list(client, *no_headers),
+        Command::Get(selection) => get(client, selection),
+        Command::Delete(Named { key }) => {
+            client.delete_endpoint(key).with_context(|| format!("cannot delete endpoint {key}"))?;
+            Ok(Report::text(format!("Endpoint {key} deleted")))
+        }
+        Command::Regenerate(Named { key }) => {
+            client.regenerate_endpoint(key).with_context(|| format!("cannot regenerate endpoint {key}"))?;
+            Ok(Report::text(format!("Endpoint {key} regenerated")))
+        }
+        Command::Labels(labels) => self::labels(client, labels),
+        Command::Health(Named { key }) => health(client, key),
+        Command::Log(Named { key }) => log(client, key),
+        Command::Config(config) => self::config(client, config),
+    }
+}
+
+fn list(client: &Client, no_headers: bool) -> anyhow::Result<Report> {
+    let mut endpoints = client.endpoints(&[]).context("cannot list endpoints")?;
+    endpoints.sort_by_key(|endpoint| endpoint.id);
+    let headers: &[_] = if no_headers {
+        &[]
+    } else {
+        &[
+            "ENDPOINT",
+            "POLICY (ingress)\nENFORCEMENT",
+            "POLICY (egress)\nENFORCEMENT",
+            "IDENTITY",
+            "LABELS (source:key[=value])",
+            "IPv6",
+            "IPv4",
+            "STATUS",
+        ]
+    };
+    Ok(Report::new(table::of(headers, endpoints.iter().map(row)), &endpoints)?)
+}
+
+fn row(endpoint: &Endpoint) -> Vec<String> {
+    let status = endpoint.status.clone().unwrap_or_default();
+    let unknown = || "Unknown".to_owned();
+    let (ingress, egress) = enforcement(&status);
+    let identity = status.identity.map_or_else(|| "<no label id>".to_owned(), |identity| identity.id.to_string());
+    let labels = status.labels.map(|labels| labels.security_relevant).unwrap_or_default();
+    let labels = if labels.is_empty() { "no labels".to_owned() } else { labels.join("\n") };
+    let address = |of: fn(&AddressPair) -> Option<String>| match &status.networking {
+        Some(networking) => networking.addressing.iter().filter_map(of).collect::<Vec<_>>().join("\n"),
+        None => unknown(),
+    };
+    let ipv6 = address(|pair| pair.ipv6.map(|address| address.to_string()));
+    let ipv4 = address(|pair| pair.ipv4.map(|address| address.to_string()));
+    let id = endpoint.id.map_or_else(unknown, |id| id.to_string());
+    let state = status.state.map_or_else(unknown, |state| state.to_string());
+    vec![id, ingress.to_owned(), egress.to_owned(), identity, labels, ipv6, ipv4, state]
+}
+
+/// Whether policy is enforced on what reaches the endpoint, and on what leaves it.
+fn enforcement(status: &EndpointStatus) -> (&'static str, &'static str) {
+    use EndpointPolicyEnabled::{AuditBoth, AuditEgress, AuditIngress, Both, Egress, Ingress, None};
+    let (on, off, audit) = ("Enabled", "Disabled", "Disabled (Audit)");
+    let policy = status.policy.as_ref().and_then(|policy| policy.realized.as_ref());
+    match policy.and_then(|policy| policy.policy_enabled.as_ref()) {
+        Some(None) => (off, off),
+        Some(Ingress) => (on, off),
+        Some(Egress) => (off, on),
+        Some(Both) => (on, on),
+        Some(AuditIngress) => (audit, off),
+        Some(AuditEgress) => (off, audit),
+        Some(AuditBoth) => (audit, audit),
+        _ => ("Unknown", "Unknown"),
+    }
+}
+
+fn get(client: &Client, selection: &Selection) -> anyhow::Result<Report> {
+    let endpoints = match &selection.key {
+        Some(key) => vec![client.endpoint(key).with_context(|| format!("cannot get endpoint {key}"))?],
+        None => client.endpoints(&selection.labels).context("cannot get endpoints")?,
+    };
+    if endpoints.is_empty() {
+        bail!("no endpoint has the labels {}: see `podwire endpoint list`", selection.labels.join(", "));
+    }
+    Ok(Report::json(&endpoints)?)
+}
+
+fn labels(client: &Client, args: &Labels) -> anyhow::Result<Report> {
+    let key = &args.endpoint.key;
+    let current = client.endpoint_labels(key).with_context(|| format!("cannot get the labels of endpoint {key}"))?;
+    if args.add.is_empty() && args.delete.is_empty() {
+        let rows = current.status.security_relevant.iter().map(|label| [label.as_str(), "Enabled"]);
+        let disabled = current.status.disabled.iter().map(|label| [label.as_str(), "Disabled"]);
+        return Ok(Report::new(table::of(&[], rows.chain(disabled)), &current)?);
+    }
+    let mut user = current.status.realized.user;
+    for label in &args.delete {
+        let Some(at) = user.iter().position(|known| known == label) else {
+            bail!("endpoint {key} has no label {label} that could be taken away: see `podwire endpoint labels {key}`");
+        };
+        user.remove(at);
+    }
+    for label in &args.add {
+        if !user.contains(label) {
+            user.push(label.clone());
+        }
+    }
+    let change = client.change_endpoint_labels(key, &LabelConfigurationSpec { user });
+    change.with_context(|| format!("cannot change the labels of endpoint {key}"))?;
+    Ok(Report::done())
+}
+
+fn health(client: &Client, key: &EndpointKey) -> anyhow::Result<Report> {
+    let health = client.endpoint_health(key).with_context(|| format!("cannot get the health of endpoint {key}"))?;
+    let text = |status: &Option<_>| match status {
+        Some(status) => table::coloured(&ToString::to_string(status)),
+        None => "Unknown".to_owned(),
+    };
+    let rows = [
+        ("Overall Health", text(&health.overall_health)),
+        ("BPF Health", text(&health.bpf)),
+        ("Policy Health", text(&health.policy)),
+        ("Connected", if health.connected { "yes" } else { "no" }.to_owned()),
+    ];
+    let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{:<18}{value}", format!("{name}:"))).collect();
+    let failing = matches!(health.overall_health, Some(podwire::api::EndpointHealthStatus::Failure));
+    Ok(Report::new(lines.join("\n"), &health)?.failing(failing))
+}
+
+fn log(client: &Client, key: &EndpointKey) -> anyhow::Result<Report> {
+    let log = client.endpoint_log(key).with_context(|| format!("cannot get the log of endpoint {key}"))?;
+    let rows = log.iter().map(|entry| {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let state = entry.state.as_ref().map(ToString::to_string).unwrap_or_default();
+        [text(&entry.timestamp), text(&entry.code), state, text(&entry.message)]
+    });
+    Ok(Report::new(table::of(&["Timestamp", "Status", "State", "Message"], rows), &log)?)
+}
+
+fn config(client: &Client, args: &Config) -> anyhow::Result<Report> {
+    let key = &args.endpoint.key;
+    let current = client.endpoint_config(key).with_context(|| format!("cannot get the options of endpoint {key}"))?;
+    let realized = current.realized.clone().unwrap_or_default();
+    if args.options.is_empty() {
+        return Ok(Report::new(crate::config::listing(&realized.options), &realized.options)?);
+    }
+    let mut options = realized.options;
+    for (name, value) in &args.options {
+        let Some(known) = options.get_mut(name) else {
+            bail!("unknown option {name:?}: see `podwire endpoint config {key}`");
+        };
+        known.clone_from(value);
+    }
+    let spec = EndpointConfigurationSpec { options, ..realized };
+    client.change_endpoint_config(key, &spec).with_context(|| format!("cannot change options of endpoint {key}"))?;
+    Ok(Report::done())
+}
