@@ -1,12 +1,12 @@
 //! Loading: constants, shared maps, generations, the verifier's log.
 
-#[path = "common/bpf.rs"]
-mod bpf;
+mod common;
 
 use std::fs;
 use std::path::Path;
 
-use bpf::{BpfRoot, PROBE};
+use common::bpf::{BpfRoot, PROBE, raw_map, read_u64};
+use libbpf_rs::{MapCore, MapFlags};
 use podwire::program::{Constants, Loader, Program, ProgramSet, SkBuff, test_run};
 use podwire::{Error, ErrorKind};
 
@@ -88,7 +88,7 @@ fn shared_maps_are_pinned_once_and_then_shared() {
     let context = SkBuff { mark: 5, ..SkBuff::default() };
     let program = second.program(INGRESS).expect("the object has it");
     test_run(program, &PACKET, &context, 2).expect("a test run");
-    assert_eq!(read_shared(&first, 5), 42, "both sets use the same map");
+    assert_eq!(read_u64(&first, "probe_shared", 5), 42, "both sets use the same map");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn every_difference_of_a_pinned_map_is_listed() {
         "type: ",
         "key size: expected 4, found 8",
         "value size: expected 8, found 12",
-        "max entries: expected 16, found 32",
+        "max_entries: expected 16, found 32",
     ] {
         assert!(text.contains(what), "{what} in {text}");
     }
@@ -205,27 +205,9 @@ fn pins(directory: &Path) -> Vec<String> {
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn shared(set: &ProgramSet) -> libbpf_rs::MapHandle {
-    use std::os::fd::AsFd;
-    let info = libbpf_rs::MapCore::info;
-    let fd = set.map_fd("probe_shared").expect("the object has it");
-    let id = libbpf_rs::MapInfo::new(fd.as_fd()).expect("its info").info.id;
-    let map = libbpf_rs::MapHandle::from_map_id(id).expect("the map");
-    assert_eq!(info(&map).expect("its info").info.id, id);
-    map
-}
-
 fn write_shared(set: &ProgramSet, key: u32, value: u64) {
-    use libbpf_rs::MapCore;
-    shared(set)
-        .update(&key.to_ne_bytes(), &value.to_ne_bytes(), libbpf_rs::MapFlags::ANY)
-        .expect("write the shared map");
-}
-
-fn read_shared(set: &ProgramSet, key: u32) -> u64 {
-    use libbpf_rs::MapCore;
-    let value = shared(set).lookup(&key.to_ne_bytes(), libbpf_rs::MapFlags::ANY).expect("read").expect("present");
-    u64::from_ne_bytes(value.try_into().expect("eight bytes"))
+    let map = raw_map(set, "probe_shared");
+    map.update(&key.to_ne_bytes(), &value.to_ne_bytes(), MapFlags::ANY).expect("write the shared map");
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::mem::size_of;
 
 use bytemuck::Pod;
 
-use super::btf::{Btf, Struct};
+use super::btf::{Btf, FoundField, Struct};
 use super::kind::MapType;
 use super::spec::{MapSpec, NO_COMMON_LRU, StructLayout};
+use crate::abi::Field;
 use crate::sys::bpf::{self, KernelInfo, MapFd};
 use crate::{Error, Result};
 
@@ -22,6 +23,15 @@ const INCIDENTAL_FLAGS: u32 = libbpf_sys::BPF_F_RDONLY
 pub(crate) fn layout(fd: &MapFd, spec: &MapSpec, object: &str) -> Result<()> {
     let found = fd.info();
     let mut differences = Differences::default();
+    numbers(found, spec, &mut differences);
+    if found.btf_id != 0 && (spec.key().is_some() || spec.value().is_some()) {
+        types(found, spec, &mut differences);
+    }
+    differences.into_result(object)
+}
+
+/// Compares what does not need type information.
+pub(crate) fn numbers(found: &KernelInfo, spec: &MapSpec, differences: &mut Differences) {
     differences.compare("type", spec.map_type(), MapType::from_raw(found.kind));
     differences.compare("key size", spec.key_size(), found.key_size);
     differences.compare("value size", spec.value_size(), found.value_size);
@@ -29,14 +39,6 @@ pub(crate) fn layout(fd: &MapFd, spec: &MapSpec, object: &str) -> Result<()> {
         differences.compare("max_entries", spec.max_entries(), found.max_entries);
     }
     differences.compare("flags", Hex(spec.map_flags() & !INCIDENTAL_FLAGS), Hex(found.flags & !INCIDENTAL_FLAGS));
-    if found.btf_id != 0 && (spec.key().is_some() || spec.value().is_some()) {
-        types(found, spec, &mut differences);
-    }
-    if differences.0.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::LayoutMismatch { object: object.to_owned(), differences: differences.0 })
-    }
 }
 
 /// Refuses a specification that does not describe `Map<K, V, …>`: the caller's mistake, not the kernel's state.
@@ -80,7 +82,7 @@ fn types(found: &KernelInfo, spec: &MapSpec, differences: &mut Differences) {
     for (side, layout, type_id) in sides {
         let Some(layout) = layout.filter(|_| type_id != 0) else { continue };
         match btf.structure(type_id) {
-            Some(found) => structs(side, &layout, &found, differences),
+            Some(found) => structs(side, &declared(&layout), &found, differences),
             None => differences.compare(
                 format_args!("{side} type"),
                 format_args!("struct {}", layout.name),
@@ -90,12 +92,18 @@ fn types(found: &KernelInfo, spec: &MapSpec, differences: &mut Differences) {
     }
 }
 
-fn structs(side: &str, expected: &StructLayout, found: &Struct<'_>, differences: &mut Differences) {
+fn declared(layout: &StructLayout) -> Struct<'static> {
+    let field = |field: &Field| FoundField { name: field.name, offset: field.offset, size: field.size };
+    Struct { name: layout.name, fields: layout.fields.iter().map(field).collect() }
+}
+
+/// Compares two structs by name and field by field.
+pub(crate) fn structs(side: &str, expected: &Struct<'_>, found: &Struct<'_>, differences: &mut Differences) {
     if expected.name != found.name {
         let name = if found.name.is_empty() { "an anonymous struct" } else { found.name };
         differences.compare(format_args!("{side} struct"), expected.name, name);
     }
-    for field in expected.fields {
+    for field in &expected.fields {
         let what = format_args!("{side} field {}", field.name);
         let wanted = Place { offset: field.offset, size: field.size };
         match found.fields.iter().find(|candidate| candidate.name == field.name) {
@@ -113,12 +121,21 @@ fn structs(side: &str, expected: &StructLayout, found: &Struct<'_>, differences:
     }
 }
 
+/// What was found to differ so far.
 #[derive(Default)]
-struct Differences(Vec<String>);
+pub(crate) struct Differences(Vec<String>);
 
 impl Differences {
+    /// Success when there is none, else all in one error.
+    pub(crate) fn into_result(self, object: &str) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(Error::LayoutMismatch { object: object.to_owned(), differences: self.0 })
+    }
+
     /// Notes a difference if the two read differently.
-    fn compare(&mut self, what: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) {
+    pub(crate) fn compare(&mut self, what: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) {
         let (expected, found) = (expected.to_string(), found.to_string());
         if expected != found {
             self.0.push(format!("{what}: expected {expected}, found {found}"));

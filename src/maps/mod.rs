@@ -1,8 +1,8 @@
 //! Generic typed maps: no domain knowledge.
 
 mod batch;
-mod btf;
-mod check;
+pub(crate) mod btf;
+pub(crate) mod check;
 mod handle;
 mod kind;
 mod map;

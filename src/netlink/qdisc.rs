@@ -60,7 +60,8 @@ impl Socket {
     fn ingress_kind(&self, device: IfIndex) -> Result<Option<String>> {
         let body = body(device, 0, TC_H_CLSACT, 0, Attributes::new())?;
         let object = format!("device {device}");
-        let request = Request::new("query queueing discipline of", object, Rtm::Getqdisc, NlmF::empty(), &body)?;
+        // Without ECHO the kernel tells the listeners of the group, but not who asked.
+        let request = Request::new("query queueing discipline of", object, Rtm::Getqdisc, NlmF::ECHO, &body)?;
         match self.query(&request, parse_kind) {
             Ok(kinds) => Ok(kinds.into_iter().next()),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::sys::prog;
+use crate::sys::{bpf, prog};
 use crate::{Error, Result};
 
 /// A program in the kernel; cheap to clone. It stays loaded while a handle, a pin or an attachment refers to it.
@@ -29,7 +29,7 @@ impl Program {
 
     /// Opens a pinned program; its name is that of the pin.
     pub fn open_pinned(path: &Path) -> Result<Self> {
-        let fd = prog::open_pin(path).map_err(|error| Error::system("open pin", path.display().to_string(), error))?;
+        let fd = bpf::open_pin(path).map_err(|error| Error::system("open pin", path.display().to_string(), error))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Self::from_fd(fd, name)
     }

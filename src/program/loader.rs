@@ -6,10 +6,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenMap, OpenObject};
+use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
 
 use super::generation::{Fingerprint, Generation};
 use super::{Constants, Program, ProgramSet, libbpf_log, map_layout};
+use crate::maps::btf::Btf;
 use crate::sys::{object, prog};
 use crate::{Error, Result};
 
@@ -124,6 +125,8 @@ impl<'a> Loader<'a> {
     /// Applies the sizes, and compares what is pinned; the names of the shared maps come back.
     fn prepare_maps(&self, object: &mut OpenObject, unsized_maps: &mut BTreeSet<&str>) -> Result<Vec<String>> {
         let mut shared = Vec::new();
+        let types = object::btf_bytes(object);
+        let types = Btf::parse(&types);
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if let Some(&entries) = self.max_entries.get(&name) {
@@ -131,19 +134,14 @@ impl<'a> Loader<'a> {
                 unsized_maps.remove(name.as_str());
             }
             if object::take_pin_by_name(&mut map).map_err(|error| Error::system("prepare map", &name, error))? {
-                self.check_pinned(&map, &name)?;
+                let path = self.map_pins.join(&name);
+                if path.exists() {
+                    map_layout::compare(&map, types.as_ref(), &path)?;
+                }
                 shared.push(name);
             }
         }
         Ok(shared)
-    }
-
-    fn check_pinned(&self, map: &OpenMap<'_>, name: &str) -> Result<()> {
-        let path = self.map_pins.join(name);
-        match open_map(&path)? {
-            Some(pinned) => map_layout::compare(map, &pinned, &path),
-            None => Ok(()),
-        }
     }
 
     /// The generation that the maps as they are pinned now would give; nothing when one of them is missing.

@@ -1,28 +1,46 @@
-//! Compares what an object declares of a map with a map that exists.
+//! Compares what an object declares of a map with a map that is pinned.
 
 use std::path::Path;
 
-use libbpf_rs::{MapCore, MapHandle, OpenMap};
+use libbpf_rs::OpenMap;
 
-use super::loader::libbpf_error;
+use crate::maps::btf::Btf;
+use crate::maps::check::{self, Differences};
+use crate::maps::{MapSpec, MapType};
+use crate::sys::bpf::{self, MapFd};
+use crate::sys::object;
 use crate::{Error, Result};
 
-/// Every difference between the declaration and the pinned map, in one error.
-pub(super) fn compare(declared: &OpenMap<'_>, pinned: &MapHandle, path: &Path) -> Result<()> {
-    let found = pinned.info().map_err(|error| libbpf_error("inspect map", &path.display().to_string(), &error))?.info;
-    let mut differences = Vec::new();
-    let mut number = |what: &str, expected: u32, found: u32| {
-        if expected != found {
-            differences.push(format!("{what}: expected {expected}, found {found}"));
+/// Every difference between a declaration and the map pinned at `path`, in one error. `types` is the type information of the
+/// object; where either side has none the sizes have to do.
+pub(super) fn compare(declared: &OpenMap<'_>, types: Option<&Btf<'_>>, path: &Path) -> Result<()> {
+    let name = path.display().to_string();
+    let pinned =
+        bpf::open_pin(path).and_then(MapFd::from_owned).map_err(|error| Error::system("open pin", &name, error))?;
+    let found = pinned.info();
+    let mut differences = Differences::default();
+    check::numbers(found, &spec(declared), &mut differences);
+    let found_types = if found.btf_id == 0 { Vec::new() } else { bpf::btf_bytes(found.btf_id).unwrap_or_default() };
+    if let (Some(types), Some(found_types)) = (types, Btf::parse(&found_types)) {
+        let (key, value) = object::map_types(declared);
+        let sides = [("key", key, found.btf_key_type_id), ("value", value, found.btf_value_type_id)];
+        for (side, expected, found) in sides.into_iter().filter(|(_, expected, found)| *expected != 0 && *found != 0) {
+            match (types.structure(expected), found_types.structure(found)) {
+                (Some(expected), Some(found)) => check::structs(side, &expected, &found, &mut differences),
+                // An integer or an array: its size was compared.
+                (None, None) => {}
+                _ => {
+                    let what = format_args!("{side} type");
+                    differences.compare(what, types.describe(expected), found_types.describe(found));
+                }
+            }
         }
-    };
-    number("type", declared.map_type() as u32, found.type_);
-    number("key size", declared.key_size(), found.key_size);
-    number("value size", declared.value_size(), found.value_size);
-    number("max entries", declared.max_entries(), found.max_entries);
-    number("flags", declared.map_flags(), found.map_flags);
-    if differences.is_empty() {
-        return Ok(());
     }
-    Err(Error::LayoutMismatch { object: path.display().to_string(), differences })
+    differences.into_result(&name)
+}
+
+fn spec(declared: &OpenMap<'_>) -> MapSpec {
+    let map_type = MapType::from_raw(declared.map_type() as u32);
+    let (key, value) = (declared.key_size(), declared.value_size());
+    MapSpec::new("", map_type, key, value, declared.max_entries()).flags(declared.map_flags())
 }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::ptr;
+use std::slice;
 
 use libbpf_rs::btf::Btf;
-use libbpf_rs::{AsRawLibbpf, Object, OpenMapMut, OpenObject};
+use libbpf_rs::{AsRawLibbpf, Object, OpenMap, OpenMapMut, OpenObject};
 use libbpf_sys as raw;
 
 use super::prog::check;
@@ -14,6 +15,27 @@ pub(crate) fn btf(object: &OpenObject) -> io::Result<Option<Btf<'_>>> {
     // SAFETY: the pointer is valid for as long as `object`, and so for the borrow that the result carries.
     let raw = unsafe { object.as_libbpf_object().as_ref() };
     Btf::from_bpf_object(raw).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// The same as bytes, in the format of the kernel; empty when the object carries none.
+pub(crate) fn btf_bytes(object: &OpenObject) -> Vec<u8> {
+    // SAFETY: the object is open and borrowed.
+    let btf = unsafe { raw::bpf_object__btf(object.as_libbpf_object().as_ptr()) };
+    let mut len = 0;
+    // SAFETY: libbpf takes a null pointer for an object without type information, and returns null then.
+    let bytes = if btf.is_null() { ptr::null() } else { unsafe { raw::btf__raw_data(btf, &mut len) } };
+    if bytes.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: libbpf keeps `len` bytes there for as long as the object lives, and they are copied at once.
+    unsafe { slice::from_raw_parts(bytes.cast::<u8>(), len as usize) }.to_vec()
+}
+
+/// The ids of the types of a map's key and value, 0 where they are not declared.
+pub(crate) fn map_types(map: &OpenMap<'_>) -> (u32, u32) {
+    let map = map.as_libbpf_object().as_ptr();
+    // SAFETY: `map` belongs to an open object that is borrowed.
+    unsafe { (raw::bpf_map__btf_key_type_id(map), raw::bpf_map__btf_value_type_id(map)) }
 }
 
 /// Takes the object's wish to be pinned by name off a map: true when it had one.

@@ -1,4 +1,4 @@
-//! bpf(2) commands on programs and on pins of any kind.
+//! bpf(2) commands on programs, and making pins of any kind.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
@@ -74,13 +74,6 @@ pub(crate) fn test_run(prog: BorrowedFd<'_>, input: &TestInput<'_>, out: &mut [u
     // SAFETY: every pointer in `opts` is valid for the length beside it until the call returns.
     check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) })?;
     Ok(TestOutput { retval: opts.retval, data_len: opts.data_size_out as usize, duration_ns: opts.duration })
-}
-
-/// Opens what is pinned at `path`: a program, a map or a link.
-pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
-    let path = c_path(path)?;
-    // SAFETY: `path` is a terminated string; the result is checked before it is taken for a descriptor.
-    owned(unsafe { raw::bpf_obj_get(path.as_ptr()) })
 }
 
 /// Pins a program, map or link at `path`, which must not exist.

@@ -1,22 +1,22 @@
 //! A directory of pins for one test, and the objects to load.
-#![allow(dead_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use podwire::program::ObjectImage;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapInfo};
+use podwire::program::{ObjectImage, ProgramSet};
 
 /// tests/bpf/probe.bpf.c
-pub(crate) static PROBE: ObjectImage<'static> =
+pub static PROBE: ObjectImage<'static> =
     ObjectImage::new("probe", include_bytes!(concat!(env!("OUT_DIR"), "/probe.bpf.o")));
 
 /// A bpf root of its own, removed with every pin in it when the test ends.
-pub(crate) struct BpfRoot(PathBuf);
+pub struct BpfRoot(PathBuf);
 
 impl BpfRoot {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/sys/fs/bpf/podwire_test_{}_{number}", process::id()));
@@ -24,15 +24,15 @@ impl BpfRoot {
         Self(path)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(crate) fn maps(&self) -> PathBuf {
+    pub fn maps(&self) -> PathBuf {
         self.0.join("tc/globals")
     }
 
-    pub(crate) fn programs(&self) -> PathBuf {
+    pub fn programs(&self) -> PathBuf {
         self.0.join("podwire/programs")
     }
 }
@@ -43,4 +43,17 @@ impl Drop for BpfRoot {
             eprintln!("remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// A map of a set, opened anew through libbpf-rs, so that no code of the crate's stands between.
+pub fn raw_map(set: &ProgramSet, name: &str) -> MapHandle {
+    let fd = set.map_fd(name).expect("the set has the map");
+    let id = MapInfo::new(fd).expect("its info").info.id;
+    MapHandle::from_map_id(id).expect("open it by its id")
+}
+
+/// The first eight bytes of a value.
+pub fn read_u64(set: &ProgramSet, map: &str, key: u32) -> u64 {
+    let value = raw_map(set, map).lookup(&key.to_ne_bytes(), MapFlags::ANY).expect("read").expect("present");
+    u64::from_ne_bytes(*value.first_chunk().expect("eight bytes"))
 }

@@ -1,0 +1,409 @@
+//! Attaching to devices: both modes, replacement in place, other owners, death and return.
+
+mod common;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::bpf::{BpfRoot, PROBE, read_u64};
+use common::netns::TestNetns;
+use podwire::netlink::{AddressSpec, DeviceSpec, FilterSpec, NeighbourSpec, Socket, VethSpec};
+use podwire::program::{
+    AttachMode, Attached, Attacher, Constants, Device, Direction, Loader, Program, ProgramSet, Via,
+};
+use podwire::{Error, ErrorKind, IfIndex, MacAddr};
+
+const INGRESS: &str = "probe_from_the_device";
+const EGRESS: &str = "probe_to_the_device";
+const BOTH: [AttachMode; 2] = [AttachMode::Tcx, AttachMode::Clsact];
+
+#[test]
+fn both_modes_put_the_programs_on_their_hooks() {
+    for mode in BOTH {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let set = load(root, 0);
+            let held = attach_both(&attacher, device, &set);
+            send(20);
+            wait_until("every packet was seen", || packets(&set) == 20);
+
+            for (direction, name) in [(Direction::Ingress, INGRESS), (Direction::Egress, EGRESS)] {
+                let found = attacher.query(device, direction).expect("query");
+                let [attached] = found.as_slice() else { panic!("{found:?}") };
+                assert!(attached.ours);
+                let program = set.program(name).expect("loaded");
+                let info = attached.program.as_ref().expect("a program");
+                assert_eq!((info.id, info.tag), (program.id(), program.tag()));
+                assert_eq!(info.name, name[..15], "the kernel's name");
+                match (&attached.via, mode) {
+                    (Via::Filter { priority: 1, handle: 1, name: Some(name), .. }, AttachMode::Clsact) => {
+                        assert_eq!(name, "cilium-dev0");
+                    }
+                    (Via::Tcx { link_id: Some(_), pin: Some(pin) }, AttachMode::Tcx) => {
+                        assert_eq!(*pin, root.path().join("podwire/devices/dev0/links").join(name));
+                    }
+                    (via, mode) => panic!("{via:?} with {mode}"),
+                }
+            }
+            drop(held);
+        });
+    }
+}
+
+#[test]
+fn the_filter_is_what_tc_shows() {
+    in_netns(|root, socket| {
+        let device = make_device(socket, "dev0");
+        let attacher = Attacher::new(root.path(), AttachMode::Auto).expect("an attacher");
+        assert_eq!(attacher.mode(), AttachMode::Clsact);
+        let set = load(root, 0);
+        let _held = attach_both(&attacher, device, &set);
+        let shown = tc(&["filter", "show", "dev", "dev0", "ingress"]);
+        let line = shown.lines().last().expect("a filter");
+        for part in
+            ["protocol all pref 1 bpf chain 0 handle 0x1 cilium-dev0 direct-action", "name probe_from_the", "jited"]
+        {
+            assert!(line.contains(part), "{part} in {shown}");
+        }
+    });
+}
+
+#[test]
+fn dropping_detaches_and_pinning_does_not() {
+    for mode in BOTH {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let set = load(root, 0);
+            let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
+            assert_eq!(count(&attacher, device), 1);
+            drop(attachment);
+            assert_eq!(count(&attacher, device), 0);
+            assert!(!socket.clsact_exists(device.index).expect("query"), "clsact goes with its last filter");
+
+            let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
+            let pinned = attachment.pin().expect("pin");
+            assert_eq!(pinned.mode(), mode);
+            drop(pinned);
+            assert_eq!(count(&attacher, device), 1);
+            attacher.find(device, Direction::Ingress).expect("find").expect("attached").detach().expect("detach");
+            assert_eq!(count(&attacher, device), 0);
+            assert!(attacher.find(device, Direction::Ingress).expect("find").is_none());
+        });
+    }
+}
+
+#[test]
+fn a_program_is_replaced_in_place_without_missing_a_packet() {
+    for mode in BOTH {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let (old, new) = (load(root, 0), load(root, 0));
+            let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach");
+            let link = first.pin().expect("pin").link_id();
+            assert_eq!(link.is_some(), mode == AttachMode::Tcx);
+            let rounds = 50;
+            for round in 0..rounds {
+                let next = if round % 2 == 0 { &new } else { &old };
+                send(10);
+                let again = attacher.attach(device, Direction::Ingress, program(next)).expect("attach again");
+                let again = again.pin().expect("pin again");
+                assert_eq!(again.link_id(), link, "the same link");
+                assert_eq!(again.program_id(), program(next).id());
+                assert_eq!(count(&attacher, device), 1);
+            }
+            wait_until("each packet was seen by one of the two", || packets(&old) + packets(&new) == 10 * rounds);
+            assert!(packets(&new) > 0 && packets(&old) > 0);
+        });
+    }
+}
+
+#[test]
+fn a_new_process_takes_over_what_the_old_one_left() {
+    for mode in BOTH {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let load = || {
+                let loader = Loader::new(root.maps()).object(PROBE);
+                loader.load_or_adopt(&root.programs()).expect("load or adopt")
+            };
+            let (link, id) = {
+                let set = load();
+                let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+                let attachments = attacher.attach_all(device, &[(Direction::Ingress, program(&set))]).expect("attach");
+                let pinned: Vec<_> = attachments.into_iter().map(|it| it.pin().expect("pin")).collect();
+                (pinned[0].link_id(), program(&set).id())
+            };
+            // Nothing of the first process is held any more.
+            send(5);
+            let set = load();
+            assert!(set.adopted());
+            wait_until("packets were seen meanwhile", || packets(&set) == 5);
+            let attacher = Attacher::new(root.path(), mode).expect("another attacher");
+            let found = attacher.find(device, Direction::Ingress).expect("find").expect("still attached");
+            assert_eq!((found.link_id(), found.program_id(), found.mode()), (link, id, mode));
+            let again = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach again");
+            assert_eq!(again.pin().expect("pin").link_id(), link);
+            attacher.detach_all(device).expect("detach all");
+            assert_eq!(count(&attacher, device), 0);
+            assert!(!root.path().join("podwire/devices/dev0").exists(), "no pin stays");
+            assert!(!socket.clsact_exists(device.index).expect("query"));
+        });
+    }
+}
+
+#[test]
+fn switching_modes_leaves_one_attachment() {
+    in_netns(|root, socket| {
+        let device = make_device(socket, "dev0");
+        let set = load(root, 0);
+        for mode in [AttachMode::Tcx, AttachMode::Clsact, AttachMode::Tcx, AttachMode::Auto] {
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            for attachment in attach_both(&attacher, device, &set) {
+                assert_eq!(attachment.mode(), mode.resolved());
+            }
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let found = attacher.query(device, direction).expect("query");
+                let [attached] = found.as_slice() else { panic!("{found:?}") };
+                assert_eq!(matches!(attached.via, Via::Tcx { .. }), mode == AttachMode::Tcx, "{mode}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_defunct_link_is_made_anew() {
+    in_netns(|root, socket| {
+        let set = load(root, 0);
+        let attacher = Attacher::new(root.path(), AttachMode::Tcx).expect("an attacher");
+        let device = make_device(socket, "dev0");
+        let old = attach_both(&attacher, device, &set)[0].link_id();
+        socket.link_delete(device.index).expect("delete the device");
+        assert!(link_pin(root, "dev0").exists(), "the pin of a link outlives the device");
+
+        let device = make_device(socket, "dev0");
+        assert!(attacher.find(device, Direction::Ingress).expect("find").is_none());
+        let new = attach_both(&attacher, device, &set)[0].link_id();
+        assert_ne!(new, old);
+        send(3);
+        wait_until("packets are seen", || packets(&set) == 3);
+        let pins = fs::read_dir(root.path().join("podwire/devices/dev0/links")).expect("the pins").count();
+        assert_eq!(pins, 2, "nothing is left aside");
+
+        socket.link_delete(device.index).expect("delete the device");
+        attacher.forget("dev0").expect("forget it");
+        assert!(!link_pin(root, "dev0").exists());
+        attacher.forget("dev0").expect("twice is fine");
+    });
+}
+
+#[test]
+fn somebody_elses_filter_in_our_place_is_refused_and_stays() {
+    in_netns(|root, socket| {
+        let device = make_device(socket, "dev0");
+        let (ours, theirs) = (load(root, 0), load(root, 1));
+        socket.clsact_add(device.index).expect("clsact of somebody else");
+        let spec = foreign_filter(device, program(&theirs), 1, "their-filter");
+        let egress = FilterSpec { direction: Direction::Egress, ..spec };
+        socket.filter_create(&egress).expect("their filter");
+        let before = filters(socket, device);
+
+        let attacher = Attacher::new(root.path(), AttachMode::Clsact).expect("an attacher");
+        let wanted = [(Direction::Ingress, program(&ours)), (Direction::Egress, program(&ours))];
+        let error = attacher.attach_all(device, &wanted).expect_err("the place is taken");
+        assert_eq!(error.kind(), ErrorKind::Foreign);
+        let text = error.to_string();
+        let id = program(&theirs).id().to_string();
+        assert!(text.contains("their-filter") && text.contains(&id) && text.contains("dev0"), "{text}");
+        assert_eq!(filters(socket, device), before, "everything is as it was, the other hook included");
+
+        // All filters of a priority see one protocol: here a classic program that sees IPv4 alone.
+        let classic = ["filter", "add", "dev", "dev0", "ingress", "pref", "1", "protocol", "ip", "handle", "9", "bpf"];
+        tc(&[&classic[..], &["bytecode", "1,6 0 0 0,"]].concat());
+        let before = filters(socket, device);
+        let error = attacher.attach(device, Direction::Ingress, program(&ours)).expect_err("another protocol");
+        assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+        assert!(error.to_string().contains("ingress filter 1:9 of dev0"), "{error}");
+        assert_eq!(filters(socket, device), before);
+    });
+}
+
+#[test]
+fn other_owners_are_left_alone() {
+    for mode in BOTH {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let (ours, theirs) = (load(root, -1), load(root, -1));
+            // Another instance, whose link is foreign to this one, and a filter further back.
+            let elsewhere = BpfRoot::new();
+            let other = Attacher::new(elsewhere.path(), AttachMode::Tcx).expect("another attacher");
+            other.attach(device, Direction::Ingress, program(&theirs)).expect("attach").pin().expect("pin");
+            socket.clsact_add(device.index).expect("clsact of somebody else");
+            socket.filter_create(&foreign_filter(device, program(&theirs), 7, "theirs")).expect("their filter");
+
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let before = attacher.query(device, Direction::Ingress).expect("query");
+            assert_eq!(before.len(), 2);
+            assert!(before.iter().all(|attached| !attached.ours));
+            for _ in 0..2 {
+                attacher.attach(device, Direction::Ingress, program(&ours)).expect("attach").pin().expect("pin");
+                let found = attacher.query(device, Direction::Ingress).expect("query");
+                assert_eq!(found.iter().filter(|attached| attached.ours).count(), 1);
+                let others: Vec<Attached> = found.into_iter().filter(|attached| !attached.ours).collect();
+                assert_eq!(others, before);
+            }
+            attacher.detach_all(device).expect("detach all");
+            assert_eq!(attacher.query(device, Direction::Ingress).expect("query"), before);
+            assert!(socket.clsact_exists(device.index).expect("query"), "it was not ours");
+        });
+    }
+}
+
+#[test]
+fn clsact_that_was_there_stays_when_empty() {
+    in_netns(|root, socket| {
+        let device = make_device(socket, "dev0");
+        socket.clsact_add(device.index).expect("clsact of somebody else");
+        let attacher = Attacher::new(root.path(), AttachMode::Clsact).expect("an attacher");
+        let set = load(root, 0);
+        drop(attacher.attach(device, Direction::Ingress, program(&set)).expect("attach"));
+        assert!(socket.clsact_exists(device.index).expect("query"));
+    });
+}
+
+#[test]
+fn the_older_ingress_discipline_is_refused() {
+    in_netns(|root, socket| {
+        let device = make_device(socket, "dev0");
+        tc(&["qdisc", "add", "dev", "dev0", "ingress"]);
+        let attacher = Attacher::new(root.path(), AttachMode::Clsact).expect("an attacher");
+        let set = load(root, 0);
+        let wanted = [(Direction::Ingress, program(&set)), (Direction::Egress, program(&set))];
+        let error = attacher.attach_all(device, &wanted).expect_err("ingress is in the way");
+        assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+        assert!(filters(socket, device).is_empty(), "nothing stays");
+        assert!(tc(&["qdisc", "show", "dev", "dev0"]).contains("ingress"));
+    });
+}
+
+#[test]
+fn a_device_that_is_gone_is_not_found() {
+    for mode in BOTH {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let set = load(root, 0);
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
+            let pinned = attachment.pin().expect("pin");
+            socket.link_delete(device.index).expect("delete the device");
+            let error = attacher.attach(device, Direction::Ingress, program(&set)).expect_err("no device");
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            assert!(error.to_string().contains("dev0"), "{error}");
+            pinned.detach().expect("what went with the device is fine");
+            attacher.detach_all(device).expect("and again");
+        });
+    }
+}
+
+#[test]
+fn attach_modes_have_names() {
+    for (text, mode) in [("auto", AttachMode::Auto), ("tcx", AttachMode::Tcx), ("clsact", AttachMode::Clsact)] {
+        assert_eq!(text.parse::<AttachMode>().expect("a mode"), mode);
+        assert_eq!(mode.to_string(), text);
+    }
+    let error = "netkit".parse::<AttachMode>().expect_err("not a mode");
+    assert_eq!(error.to_string(), "attach mode: \"netkit\": must be auto, tcx or clsact");
+}
+
+/// Runs a test in a namespace of its own, with pins of its own.
+fn in_netns(test: impl Fn(&BpfRoot, &Socket) + Sync) {
+    let netns = TestNetns::with_loopback();
+    let root = BpfRoot::new();
+    netns.run(|| {
+        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("no packet but ours");
+        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("no packet but ours");
+        test(&root, &Socket::open().expect("a routing socket"));
+    });
+}
+
+/// A veth device whose other end, `peer0`, sends it what goes to 192.0.2.2.
+fn make_device<'a>(socket: &Socket, name: &'a str) -> Device<'a> {
+    let mac: MacAddr = "02:00:00:00:00:02".parse().expect("a MAC address");
+    let device = DeviceSpec { name, mac: Some(mac), ..DeviceSpec::default() };
+    let peer = DeviceSpec { name: "peer0", ..DeviceSpec::default() };
+    let pair = socket.link_create_veth(&VethSpec { device, up: true, peer }).expect("create a veth pair");
+    socket.link_set_up(pair.peer_index).expect("bring the peer up");
+    let prefix = "192.0.2.1/24".parse().expect("a prefix");
+    socket.address_add(&AddressSpec::new(pair.peer_index, prefix)).expect("an address");
+    let address = "192.0.2.2".parse().expect("an address");
+    socket.neighbour_set(&NeighbourSpec { device: pair.peer_index, address, mac }).expect("a neighbour");
+    Device { name, index: pair.index }
+}
+
+fn send(count: usize) {
+    let socket = UdpSocket::bind("192.0.2.1:0").expect("a socket");
+    for _ in 0..count {
+        socket.send_to(b"probe", "192.0.2.2:9").expect("send");
+    }
+}
+
+fn load(root: &BpfRoot, verdict: i32) -> ProgramSet {
+    let mut constants = Constants::new();
+    constants.set("cfg_verdict", verdict);
+    Loader::new(root.maps()).object(PROBE).constants(constants).load().expect("the probe loads")
+}
+
+fn program(set: &ProgramSet) -> &Program {
+    set.program(INGRESS).expect("the probe has it")
+}
+
+fn attach_both(attacher: &Attacher, device: Device<'_>, set: &ProgramSet) -> Vec<podwire::program::PinnedAttachment> {
+    let egress = set.program(EGRESS).expect("the probe has it");
+    let wanted = [(Direction::Ingress, program(set)), (Direction::Egress, egress)];
+    let attachments = attacher.attach_all(device, &wanted).expect("attach");
+    attachments.into_iter().map(|attachment| attachment.pin().expect("pin")).collect()
+}
+
+/// How many packets the program on ingress saw.
+fn packets(set: &ProgramSet) -> u64 {
+    read_u64(set, "probe.bss", 0)
+}
+
+fn count(attacher: &Attacher, device: Device<'_>) -> usize {
+    attacher.query(device, Direction::Ingress).expect("query").len()
+}
+
+fn filters(socket: &Socket, device: Device<'_>) -> Vec<podwire::netlink::Filter> {
+    let of = |direction| socket.filters(device.index, direction).expect("the filters");
+    [of(Direction::Ingress), of(Direction::Egress)].concat()
+}
+
+fn foreign_filter<'a>(device: Device<'_>, program: &'a Program, priority: u16, name: &'a str) -> FilterSpec<'a> {
+    let device: IfIndex = device.index;
+    let direction = Direction::Ingress;
+    FilterSpec { device, direction, priority, handle: 1, program: program.fd(), name, direct_action: true }
+}
+
+fn link_pin(root: &BpfRoot, device: &str) -> PathBuf {
+    root.path().join("podwire/devices").join(device).join("links").join(INGRESS)
+}
+
+/// Runs tc in the calling thread's namespace.
+fn tc(arguments: &[&str]) -> String {
+    let output = Command::new("tc").args(arguments).output().expect("tc is installed");
+    assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 5 s: {what}");
+        std::thread::yield_now();
+    }
+}
