@@ -7,7 +7,8 @@ use crate::{Error, Result};
 
 /// Room for a batch of entries.
 ///
-/// A hash bucket that holds more entries than fit makes it grow; it keeps that size.
+/// A hash bucket that holds more entries than fit makes it grow, and so does a trie, which is better read in larger pieces;
+/// it keeps that size.
 #[derive(Clone, Debug)]
 pub struct Batch<K, V> {
     keys: Vec<K>,

@@ -22,7 +22,9 @@ use crate::{Error, Result};
 /// Interruptions in a row without an entry, after which a read gives up.
 const MAX_STALLS: u32 = 64;
 /// How many times its size a map without buckets may be walked over before a read gives up.
-const MAX_LAPS: usize = 16;
+const MAX_LAPS: usize = 64;
+/// Least entries fetched at a time from a map without buckets: the fewer cursors, the fewer of them are removed.
+const LEAST_WALKED: usize = 256;
 
 /// Where a read puts keys and values.
 pub(crate) trait Buffers {
@@ -94,6 +96,9 @@ impl Reader {
 
     fn batch(&mut self, map: &Handle, buffers: &mut impl Buffers) -> Result<usize> {
         let take_here = self.take && self.mode == Mode::Batch;
+        while !map.map_type().has_buckets() && buffers.capacity() < LEAST_WALKED.min(map.max_entries()) {
+            buffers.grow();
+        }
         let (keys, values) = buffers.bytes();
         let (filled, end) = match map.raw().read_batch(take_here, &mut self.cursor, keys, values) {
             Ok(read) => read,
