@@ -90,7 +90,7 @@ impl NetNs {
     pub fn create() -> Result<Self> {
         on_a_thread("network namespace", || {
             sys::net::unshare_net().map_err(|error| Error::system("create", "network namespace", error))?;
-            Self::current()
+            Ok(Self::current()?.without_path())
         })?
     }
 
@@ -151,7 +151,7 @@ impl NetNs {
         })?
     }
 
-    /// The path by which it was opened, for messages.
+    /// The path by which it was opened, for messages; `net:[INODE]` for one that has none.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -187,6 +187,11 @@ impl NetNs {
         Ok(Self { fd, path: self.path.clone(), id: self.id })
     }
 
+    /// Named as `readlink /proc/PID/ns/net` shows it, where no path leads to it for long.
+    fn without_path(self) -> Self {
+        Self { path: format!("net:[{}]", self.id.inode).into(), ..self }
+    }
+
     fn from_fd(fd: OwnedFd, path: &Path) -> Result<Self> {
         let object = || path.display().to_string();
         let system = |error: rustix::io::Errno| Error::system("inspect", object(), error);
@@ -219,7 +224,7 @@ impl TryFrom<OwnedFd> for NetNs {
     /// Takes over an open descriptor.
     fn try_from(fd: OwnedFd) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        Self::from_fd(fd, &path)
+        Ok(Self::from_fd(fd, &path)?.without_path())
     }
 }
 
