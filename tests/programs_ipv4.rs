@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use datapath::*;
 use packets::*;
 use podwire::abi::ForwardPoint::*;
+use podwire::program::SkBuff;
 
 /// The frame as the pod it is for receives it: its addresses, one less to live, the checksum computed anew.
 fn delivered(frame: &[u8], pod: &Pod) -> Vec<u8> {
@@ -40,7 +41,7 @@ fn the_checksum_is_right_for_every_time_to_live_and_value() {
         for id in [0u16, 1, 0x00ff, 0x1234, 0x7fff, 0x8000, 0xff00, 0xfffe, 0xffff] {
             let frame = ipv4_with(&A.sends4(B.v4(), Upper::Udp), 8, &[ttl]);
             let frame = ipv4_with(&frame, 4, &id.to_be_bytes());
-            let run = node.run_quick(FROM_CONTAINER, &frame);
+            let run = node.run_quick(FROM_CONTAINER, &frame, &SkBuff::default());
             assert_eq!((run.0, hex(&run.1)), (REDIRECT, hex(&delivered(&frame, &B))), "ttl {ttl} id {id}");
         }
     }
@@ -52,7 +53,7 @@ fn the_checksum_is_right_for_every_time_to_live_and_value() {
         let id = (id & 0xffff) + (id >> 16);
         let frame = ipv4_with(&blank, 4, &(id as u16).to_be_bytes());
         assert_eq!(frame[ETH + 10..ETH + 12], checksum.to_be_bytes(), "the table's own arithmetic");
-        let run = node.run_quick(FROM_CONTAINER, &frame);
+        let run = node.run_quick(FROM_CONTAINER, &frame, &SkBuff::default());
         assert_eq!((run.0, hex(&run.1)), (REDIRECT, hex(&delivered(&frame, &B))), "checksum {checksum:#06x}");
     }
 }

@@ -8,8 +8,8 @@ use super::Program;
 use crate::sys::prog::{self, TestInput};
 use crate::{Error, Result};
 
-/// Room for what a program may put in front of a packet.
-const HEADROOM: usize = 256;
+/// How far a program may lengthen a packet: the kernel's `SKB_MAX_ALLOC`, with pages of 4 KiB.
+const GROWTH: usize = 16 * 1024;
 
 /// The kernel wants a whole Ethernet header.
 const MIN_PACKET: usize = 14;
@@ -89,7 +89,7 @@ pub fn test_run(program: &Program, packet: &[u8], context: &SkBuff, repeat: u32)
     if repeat == 0 || i32::try_from(repeat).is_err() {
         return Err(Error::invalid("repeat", repeat.to_string(), "must be from 1 to 2147483647"));
     }
-    let mut data = vec![0; packet.len() + HEADROOM];
+    let mut data = vec![0; packet.len() + GROWTH];
     let input = TestInput { data: packet, context: bytemuck::bytes_of(context), repeat };
     let output = prog::test_run(program.fd(), &input, &mut data)
         .map_err(|error| Error::system("test-run program", program.name(), error))?;

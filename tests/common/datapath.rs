@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use podwire::abi::{
     DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo, EndpointKey, EndpointRow, EventBudget,
     ForwardPoint, MetricsKey, MetricsValue, Runtime, TraceNotify,
 };
-use podwire::program::{Constants, Loader, ProgramSet, SkBuff, embedded, test_run};
+use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, SkBuff, embedded, test_run};
 
 use crate::bpf::BpfRoot;
 use crate::packets::{self, Mac, Upper};
@@ -140,6 +141,19 @@ pub(crate) fn key6(address: Ipv6Addr) -> EndpointKey {
     EndpointKey { ip: address.octets(), family: 2, ..EndpointKey::default() }
 }
 
+/// tests/bpf/prelude.bpf.c
+static PRELUDE: ObjectImage<'static> =
+    ObjectImage::new("prelude", include_bytes!(concat!(env!("OUT_DIR"), "/prelude.bpf.o")));
+
+/// What the kernel allows the tests no other way: see tests/bpf/prelude.bpf.c.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Prepare {
+    /// Cut or lengthen (with zeroes) the packet to so many bytes.
+    Length(usize),
+    /// Put a VLAN tag beside the frame.
+    TagBeside(u16),
+}
+
 /// How a node is set up before its programs are loaded.
 pub(crate) struct Setup {
     pub(crate) constants: Constants,
@@ -168,6 +182,7 @@ impl Setup {
             .object(embedded::LXC)
             .object(embedded::HOST)
             .object(embedded::NETDEV)
+            .object(PRELUDE)
             .constants(self.constants);
         if let Some(bytes) = self.ring_bytes {
             loader = loader.max_entries("podwire_events", bytes);
@@ -236,15 +251,34 @@ impl Datapath {
     }
 
     pub(crate) fn run_in(&self, program: &str, packet: &[u8], context: &SkBuff) -> Outcome {
+        self.observe(program, packet, || self.run_quick(program, packet, context))
+    }
+
+    /// Runs a program on a packet that could not be handed to it directly.
+    pub(crate) fn run_prepared(&self, program: &str, packet: &[u8], prepare: Prepare) -> Outcome {
+        let mut context = SkBuff::default();
+        let mut input = packet.to_vec();
+        match prepare {
+            Prepare::Length(length) => {
+                context.cb[0] = length as u32;
+                input.resize(length, 0);
+            }
+            Prepare::TagBeside(tag) => context.cb[1] = tag.into(),
+        }
+        let target = self.set.program(program).expect("the program is loaded").as_fd().as_raw_fd();
+        self.write("prelude_next", &0u32.to_ne_bytes(), &target.to_ne_bytes());
+        self.observe(program, &input, || self.run_quick("prelude", packet, &context))
+    }
+
+    fn observe(&self, program: &str, input: &[u8], run: impl FnOnce() -> (i32, Vec<u8>)) -> Outcome {
         let forwards = self.forwards();
         let drops = self.drops();
-        let program_handle = self.set.program(program).expect("the program is loaded");
-        let run = test_run(program_handle, packet, context, 1).expect("the test run is accepted");
+        let (verdict, packet) = run();
         Outcome {
             program: program.to_owned(),
-            input: packet.to_vec(),
-            verdict: run.retval as i32,
-            packet: run.data,
+            input: input.to_vec(),
+            verdict,
+            packet,
             forwards: difference(&forwards, self.forwards()),
             drops: difference(&drops, self.drops()),
             events: self.events(),
@@ -252,9 +286,9 @@ impl Datapath {
     }
 
     /// Verdict and bytes alone, for long tables.
-    pub(crate) fn run_quick(&self, program: &str, packet: &[u8]) -> (i32, Vec<u8>) {
+    pub(crate) fn run_quick(&self, program: &str, packet: &[u8], context: &SkBuff) -> (i32, Vec<u8>) {
         let program = self.set.program(program).expect("the program is loaded");
-        let run = test_run(program, packet, &SkBuff::default(), 1).expect("the test run is accepted");
+        let run = test_run(program, packet, context, 1).expect("the test run is accepted");
         (run.retval as i32, run.data)
     }
 
