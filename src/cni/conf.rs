@@ -11,11 +11,10 @@ use super::attachment::{Attachment, is_identifier};
 use super::error::{CniError, ErrorCode};
 use super::runtime::RuntimeConfig;
 use super::version::CniVersion;
+use crate::api::DEFAULT_SOCKET;
 
 /// The largest configuration that is read, in bytes. GC lists every attachment of a node.
 const CONFIG_MAX: u64 = 8 << 20;
-/// Where the agent listens unless the configuration says otherwise.
-const DEFAULT_SOCKET: &str = "/var/run/podwire/podwire.sock";
 /// How long ADD waits for an agent unless the configuration says otherwise.
 const DEFAULT_AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time that can be asked for: runtimes give up after two to four minutes.

@@ -137,7 +137,7 @@ impl From<crate::Error> for CniError {
     fn from(error: crate::Error) -> Self {
         let code = match error.kind() {
             ErrorKind::AlreadyExists => ErrorCode::AlreadyAttached,
-            ErrorKind::Exhausted | ErrorKind::Busy => ErrorCode::TryAgainLater,
+            ErrorKind::Exhausted | ErrorKind::Busy | ErrorKind::AgentUnavailable => ErrorCode::TryAgainLater,
             _ => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())

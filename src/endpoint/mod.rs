@@ -1,1 +1,3 @@
 //! Endpoints: their states, creation, restoration and removal.
+
+pub mod veth;

@@ -37,6 +37,8 @@ pub struct Link {
     pub name: String,
     /// Its further names.
     pub alt_names: Vec<String>,
+    /// A note of its administrator's; `None` where there is none.
+    pub alias: Option<String>,
     /// Its Ethernet address; `None` for devices of other kinds.
     pub mac: Option<MacAddr>,
     /// The longest packet it sends, in bytes, without the Ethernet header.
@@ -267,6 +269,7 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Option<Link>> {
         index,
         name: String::new(),
         alt_names: Vec::new(),
+        alias: None,
         mac: None,
         mtu: 0,
         is_up: is(Iff::UP),
@@ -293,6 +296,7 @@ fn fill(link: &mut Link, attributes: &RtBuffer<Ifla, Buffer>) -> Result<()> {
     for (kind, payload) in wire::kinds(attributes) {
         match Ifla::from(kind) {
             Ifla::Ifname => link.name = wire::string(payload),
+            Ifla::Ifalias => link.alias = Some(wire::string(payload)),
             Ifla::Address => link.mac = wire::mac(payload),
             Ifla::Mtu => link.mtu = wire::number(payload)?,
             Ifla::Link => link.peer_index = IfIndex::new(wire::number(payload)?),

@@ -73,6 +73,8 @@ pub struct VethPair {
 pub struct LinkChange<'a> {
     /// A new name of 1 to 15 bytes. Kernels before 6.3 want the device down.
     pub name: Option<&'a str>,
+    /// A note of up to 255 bytes; an empty one removes it.
+    pub alias: Option<&'a str>,
     /// Whether the device is up.
     pub up: Option<bool>,
     /// Its Ethernet address: a unicast one.
@@ -117,6 +119,7 @@ impl Request {
     pub fn link_set(index: IfIndex, change: &LinkChange<'_>) -> Result<Self> {
         let mut attributes = Attributes::new();
         attributes.put_some(Ifla::Ifname, change.name.map(names::check_name).transpose()?)?;
+        attributes.put_some(Ifla::Ifalias, change.alias)?;
         put_settings(&mut attributes, &change.settings())?;
         let (mut flags, mut mask) = (Iff::empty(), Iff::empty());
         if let Some(up) = change.up {

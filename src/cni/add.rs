@@ -1,0 +1,251 @@
+//! ADD: addresses from the agent, a veth pair, the namespace's configuration, an endpoint in the agent.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::agent::{Agent, Allocation, NewEndpoint, NodeSettings};
+use super::attachment::Attachment;
+use super::conf::{NetConf, invalid};
+use super::device::{self, Mark};
+use super::env::CniArgs;
+use super::error::{CniError, ErrorCode};
+use super::netns;
+use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
+use super::undo::Undo;
+use crate::endpoint::veth::{PodNetwork, Veth, VethSpec, everything, host_network};
+use crate::netlink::Socket;
+use crate::netns::NetNs;
+use crate::{ErrorKind, Result};
+
+/// The shortest MTU that IPv6 works with, in bytes (RFC 8200, section 5).
+const IPV6_MTU_MIN: u32 = 1280;
+/// Pauses between attempts to reach the agent: the first, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// Attaches a container. Whatever fails, everything done before is undone.
+pub(super) fn add(
+    agent: &impl Agent,
+    conf: &NetConf,
+    attachment: &Attachment,
+    path: &Path,
+    args: &CniArgs,
+) -> Result<CniResult, CniError> {
+    if let Some(previous) = &conf.prev_result {
+        return Err(invalid(
+            "prevResult",
+            previous,
+            "this plugin makes the interface: it must be the first of its list",
+        ));
+    }
+    for mapping in &conf.runtime.port_mappings {
+        log::warn!(
+            "port {} of the host is not led to port {} of the container: chain the portmap plugin for that",
+            mapping.host_port,
+            mapping.container_port
+        );
+    }
+    let netns = netns::open_for(path)?;
+    let host = Socket::open()?;
+    let settings = patiently(conf.agent_timeout, || agent.settings())?;
+    let mut undo = Undo::default();
+
+    let allocation = agent.allocate(&owner(attachment, args)).map_err(no_address)?;
+    for address in allocation.addresses.clone() {
+        undo.push(format!("release {address}"), move || agent.release(&address));
+    }
+    let mtu = mtu(conf, &settings, &allocation)?;
+
+    let mark = Mark { network: conf.name.clone(), attachment: attachment.clone() };
+    let veth = create_veth(agent, &host, &netns, &mark, &settings, mtu.device)?;
+    let (created, host) = (veth.clone(), &host);
+    undo.push(format!("delete {}", veth.host_ifname), move || created.delete(host));
+
+    let alt_name = format!("cilium_cni:{}", attachment.ifname.as_str());
+    configure(&netns, &veth, &allocation, &alt_name, mtu.route)?;
+
+    let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
+    if let Err(error) = agent.create_endpoint(&endpoint) {
+        if may_exist_nevertheless(&error) {
+            undo.push(format!("delete the endpoint of {attachment}"), || agent.delete_endpoint(attachment));
+        }
+        return Err(CniError::from(error));
+    }
+    undo.disarm();
+    log::info!("{attachment} attached by {}", veth.host_ifname);
+    Ok(result(conf, path, &veth, &allocation, mtu))
+}
+
+/// Repeats what failed because no agent answered, until it succeeds or time is up.
+fn patiently<T>(patience: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T, CniError> {
+    let deadline = Instant::now() + patience;
+    let (mut pause, longest) = PAUSE;
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if !matches!(error.kind(), ErrorKind::AgentUnavailable | ErrorKind::Busy) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    let waited = format!("no agent answered within {} s", patience.as_secs());
+                    return Err(CniError::new(ErrorCode::TryAgainLater, waited).with_details(error.to_string()));
+                }
+                log::debug!("waiting for the agent: {error}");
+                std::thread::sleep(pause.min(left));
+                pause = longest.min(pause * 2);
+            }
+        }
+    }
+}
+
+/// In whose name addresses are allocated.
+fn owner(attachment: &Attachment, args: &CniArgs) -> String {
+    match args.pod() {
+        Some((namespace, name)) => format!("{namespace}/{name}"),
+        None => attachment.container_id.as_str().to_owned(),
+    }
+}
+
+fn no_address(error: crate::Error) -> CniError {
+    match error.kind() {
+        ErrorKind::Exhausted => CniError::new(ErrorCode::AddressesExhausted, error.to_string()),
+        _ => error.into(),
+    }
+}
+
+/// Longest packets in bytes: of the devices, and of the default routes.
+#[derive(Clone, Copy)]
+struct Mtu {
+    device: u32,
+    route: u32,
+}
+
+fn mtu(conf: &NetConf, settings: &NodeSettings, allocation: &Allocation) -> Result<Mtu, CniError> {
+    let device = conf.mtu.unwrap_or(settings.device_mtu);
+    if device < IPV6_MTU_MIN && allocation.ipv6().is_some() {
+        return Err(invalid("mtu", &device.into(), "IPv6 needs at least 1280 bytes"));
+    }
+    Ok(Mtu { device, route: settings.route_mtu.min(device) })
+}
+
+fn create_veth(
+    agent: &impl Agent,
+    host: &Socket,
+    netns: &NetNs,
+    mark: &Mark,
+    settings: &NodeSettings,
+    mtu: u32,
+) -> Result<Veth, CniError> {
+    let attachment = &mark.attachment;
+    let (host_ifname, alias) = (attachment.host_ifname(), mark.alias());
+    let spec = VethSpec::new(&host_ifname, attachment.ifname.as_str(), netns)?
+        .mtu(mtu)
+        .offload(settings.offload)
+        .alias(&alias);
+    let error = match Veth::create(host, &spec) {
+        Ok(veth) => return Ok(veth),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => error,
+        Err(error) => return Err(vanished(netns, error)),
+    };
+    let Some(found) = device::find(host, attachment)? else {
+        let message = format!("interface {} exists already in {}", attachment.ifname.as_str(), netns.path().display());
+        return Err(CniError::new(ErrorCode::AlreadyAttached, message).with_details(error.to_string()));
+    };
+    // an ADD that died half-way leaves a device without an endpoint
+    match agent.endpoint_health(attachment) {
+        Err(unknown) if unknown.kind() == ErrorKind::NotFound => {}
+        _ => return Err(CniError::new(ErrorCode::AlreadyAttached, format!("{attachment} is attached already"))),
+    }
+    log::warn!("{host_ifname} is left from an ADD that did not end: deleted");
+    match host.link_delete(found) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    Veth::create(host, &spec).map_err(|error| vanished(netns, error))
+}
+
+fn configure(
+    netns: &NetNs,
+    veth: &Veth,
+    allocation: &Allocation,
+    alt_name: &str,
+    route_mtu: u32,
+) -> Result<(), CniError> {
+    let mut network = PodNetwork::new(veth).alt_name(alt_name).route_mtu(route_mtu);
+    network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
+    network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
+    network.configure(netns).map_err(|error| vanished(netns, error))
+}
+
+/// A step that failed inside a namespace: was the container removed meanwhile?
+fn vanished(netns: &NetNs, error: crate::Error) -> CniError {
+    match NetNs::open(netns.path()) {
+        Ok(now) if now.is_same(netns) => error.into(),
+        _ => {
+            let message = format!("network namespace {} vanished meanwhile", netns.path().display());
+            CniError::new(ErrorCode::UnknownContainer, message).with_details(error.to_string())
+        }
+    }
+}
+
+/// Whether a creation that failed may have taken effect all the same: the answer was lost, or the agent gave up half-way.
+/// A refusal (400 to 499) did not, and there may be an older endpoint of the same name.
+fn may_exist_nevertheless(error: &crate::Error) -> bool {
+    match error {
+        crate::Error::Api { status, .. } => *status >= 500,
+        crate::Error::AgentUnavailable { .. } => false,
+        _ => true,
+    }
+}
+
+fn new_endpoint(
+    attachment: &Attachment,
+    netns: &Path,
+    veth: &Veth,
+    allocation: &Allocation,
+    args: &CniArgs,
+) -> NewEndpoint {
+    NewEndpoint {
+        attachment: attachment.clone(),
+        netns: netns.to_owned(),
+        host_ifname: veth.host_ifname.clone(),
+        host_ifindex: veth.host_ifindex.get(),
+        host_mac: veth.host_mac,
+        pod_mac: veth.pod_mac,
+        addresses: allocation.addresses.clone(),
+        pod: args.pod().map(|(namespace, name)| (namespace.to_owned(), name.to_owned())),
+        pod_uid: args.value("K8S_POD_UID").map(str::to_owned),
+    }
+}
+
+fn result(conf: &NetConf, netns: &Path, veth: &Veth, allocation: &Allocation, mtu: Mtu) -> CniResult {
+    let interfaces = vec![
+        Interface {
+            name: veth.host_ifname.clone(),
+            mac: veth.host_mac.to_string(),
+            mtu: Some(mtu.device),
+            ..Interface::default()
+        },
+        Interface {
+            name: veth.pod_ifname.clone(),
+            mac: veth.pod_mac.to_string(),
+            mtu: Some(mtu.device),
+            sandbox: netns.to_string_lossy().into_owned(),
+            ..Interface::default()
+        },
+    ];
+    let mut result = CniResult { interfaces, dns: conf.dns.clone(), ..CniResult::default() };
+    let ipv4 = allocation.ipv4().zip(allocation.gateway_v4).map(|(ip, gw)| (IpAddr::V4(ip), IpAddr::V4(gw)));
+    let ipv6 = allocation.ipv6().zip(allocation.gateway_v6).map(|(ip, gw)| (IpAddr::V6(ip), IpAddr::V6(gw)));
+    for (address, gateway) in ipv4.into_iter().chain(ipv6) {
+        result.ips.push(IpConfig { address: host_network(address), gateway: Some(gateway), interface: Some(1) });
+        result.routes.push(Route { dst: host_network(gateway), gw: None, metrics: RouteMetrics::default() });
+        let metrics = RouteMetrics { mtu: Some(mtu.route), ..RouteMetrics::default() };
+        if let Ok(dst) = everything(gateway) {
+            result.routes.push(Route { dst, gw: Some(gateway), metrics });
+        }
+    }
+    result
+}

@@ -1,0 +1,374 @@
+//! The plumbing of an endpoint: a veth pair between the host and a namespace, and what the namespace needs to use it.
+//!
+//! ```no_run
+//! use podwire::endpoint::veth::{PodNetwork, Veth, VethSpec};
+//! use podwire::netlink::Socket;
+//! use podwire::netns::NetNs;
+//!
+//! let netns = NetNs::open("/run/netns/web")?;
+//! let veth = Veth::create(&Socket::open()?, &VethSpec::new("lxc0123456789ab", "eth0", &netns)?.mtu(1500))?;
+//! let network = PodNetwork::new(&veth)
+//!     .ipv4("10.0.0.77".parse().expect("an address"), "10.0.0.1".parse().expect("an address"))
+//!     .route_mtu(1450);
+//! network.configure(&netns)?;
+//! # Ok::<(), podwire::Error>(())
+//! ```
+//!
+//! Each pair costs one request on the host and one system call inside the namespace; nothing in it waits for RCU.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+
+use crate::netlink::{
+    self, AddressSpec, DeviceSpec, LinkChange, NeighbourSpec, Request, RouteKind, RouteSpec, Scope, Socket,
+};
+use crate::netns::NetNs;
+use crate::{Error, IfIndex, MacAddr, Result};
+
+/// The index that the loopback device has in every namespace (`LOOPBACK_IFINDEX` of linux/netdevice.h).
+const LOOPBACK: u32 = 1;
+/// Pause between looks at what the kernel does by itself, a moment after it was asked.
+const SETTLE_POLL: Duration = Duration::from_micros(50);
+/// How long that may take: it needs a lock that many others may want.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest aggregated packets, in bytes; zero leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffloadLimits {
+    /// What receive offload may build (kernel 5.19).
+    pub gro: u32,
+    /// What segmentation offload may build.
+    pub gso: u32,
+    /// The same for IPv4 (kernel 6.3).
+    pub gro_ipv4: u32,
+    /// The same for IPv4 (kernel 6.3).
+    pub gso_ipv4: u32,
+}
+
+/// A veth pair to be created.
+#[derive(Clone, Debug)]
+pub struct VethSpec<'a> {
+    /// The host side's name.
+    pub host_ifname: &'a str,
+    /// The name inside the namespace.
+    pub pod_ifname: &'a str,
+    /// The namespace.
+    pub netns: &'a NetNs,
+    /// The host side's address, which is the gateway's as the namespace sees it.
+    pub host_mac: MacAddr,
+    /// The address inside the namespace.
+    pub pod_mac: MacAddr,
+    /// Longest packet in bytes, on both sides; the kernel's default (1500) unless given.
+    pub mtu: Option<u32>,
+    /// Aggregation limits, on both sides.
+    pub offload: OffloadLimits,
+    /// A note on the host side (`alias` in `ip link`), 255 bytes at most.
+    pub alias: Option<&'a str>,
+}
+
+impl<'a> VethSpec<'a> {
+    /// A pair with random addresses.
+    pub fn new(host_ifname: &'a str, pod_ifname: &'a str, netns: &'a NetNs) -> Result<Self> {
+        Ok(Self {
+            host_ifname,
+            pod_ifname,
+            netns,
+            host_mac: random_mac()?,
+            pod_mac: random_mac()?,
+            mtu: None,
+            offload: OffloadLimits::default(),
+            alias: None,
+        })
+    }
+
+    /// With this longest packet, in bytes.
+    #[must_use]
+    pub fn mtu(self, mtu: u32) -> Self {
+        Self { mtu: Some(mtu), ..self }
+    }
+
+    /// With these aggregation limits.
+    #[must_use]
+    pub fn offload(self, offload: OffloadLimits) -> Self {
+        Self { offload, ..self }
+    }
+
+    /// With a note on the host side.
+    #[must_use]
+    pub fn alias(self, alias: &'a str) -> Self {
+        Self { alias: Some(alias), ..self }
+    }
+
+    fn side(&self, name: &'a str, mac: MacAddr) -> DeviceSpec<'a> {
+        let limit = |bytes: u32| (bytes != 0).then_some(bytes);
+        DeviceSpec {
+            name,
+            mac: Some(mac),
+            mtu: self.mtu,
+            gso_max_size: limit(self.offload.gso),
+            gro_max_size: limit(self.offload.gro),
+            gso_ipv4_max_size: limit(self.offload.gso_ipv4),
+            gro_ipv4_max_size: limit(self.offload.gro_ipv4),
+            ..DeviceSpec::default()
+        }
+    }
+}
+
+/// A veth pair that exists. Dropping it changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// The host side's name.
+    pub host_ifname: String,
+    /// The host side's index.
+    pub host_ifindex: IfIndex,
+    /// The host side's address.
+    pub host_mac: MacAddr,
+    /// The name inside the namespace.
+    pub pod_ifname: String,
+    /// The index inside the namespace.
+    pub pod_ifindex: IfIndex,
+    /// The address inside the namespace.
+    pub pod_mac: MacAddr,
+}
+
+impl Veth {
+    /// Creates a pair, the host side up, the other end directly in its namespace under its final name and down: see
+    /// [`PodNetwork::configure`]. The host side gets no reverse path filter, as the routes to its addresses need not lead there. `host` must be a socket of the calling
+    /// thread's namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when one of the names is taken. Nothing stays behind.
+    pub fn create(host: &Socket, spec: &VethSpec<'_>) -> Result<Self> {
+        let pod = DeviceSpec { netns: Some(spec.netns.as_fd()), ..spec.side(spec.pod_ifname, spec.pod_mac) };
+        let request = netlink::VethSpec { device: spec.side(spec.host_ifname, spec.host_mac), peer: pod, up: true };
+        let created = host.link_create_veth(&request)?;
+        let veth = Self {
+            host_ifname: spec.host_ifname.to_owned(),
+            host_ifindex: created.index,
+            host_mac: spec.host_mac,
+            pod_ifname: spec.pod_ifname.to_owned(),
+            pod_ifindex: created.peer_index,
+            pod_mac: spec.pod_mac,
+        };
+        match veth.prepare_host_side(host, spec.alias) {
+            Ok(()) => Ok(veth),
+            Err(error) => {
+                if let Err(second) = veth.delete(host) {
+                    log::error!("delete {} after a failure: {second}", veth.host_ifname);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes the pair. The kernel waits for running packet handlers: about 20 ms.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it is gone already.
+    pub fn delete(&self, host: &Socket) -> Result<()> {
+        host.link_delete(self.host_ifindex)
+    }
+
+    /// Waits until the kernel passes packets on both sides: it notices a while after the second side is up, by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) when it takes longer than `patience`;
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the pair is gone.
+    pub fn wait_until_running(&self, host: &Socket, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while !host.link_by_index(self.host_ifindex)?.is_running {
+            if Instant::now() >= deadline {
+                let detail = format!("no carrier within {} ms: is the other end up?", patience.as_millis());
+                return Err(Error::Busy { object: self.host_ifname.clone(), detail });
+            }
+            thread::sleep(SETTLE_POLL);
+        }
+        Ok(())
+    }
+
+    fn prepare_host_side(&self, host: &Socket, alias: Option<&str>) -> Result<()> {
+        if let Some(alias) = alias {
+            host.link_set(self.host_ifindex, &LinkChange { alias: Some(alias), ..LinkChange::default() })?;
+        }
+        write_setting(&format!("ipv4/conf/{}/rp_filter", self.host_ifname), "0")
+    }
+}
+
+/// What a namespace needs to use its end of a veth pair: addresses, routes through a gateway, and the gateway's own
+/// Ethernet address, so that not even the first packet waits for an answer to ARP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNetwork<'a> {
+    /// The device's name inside the namespace.
+    pub ifname: &'a str,
+    /// Its index there.
+    pub ifindex: IfIndex,
+    /// Another name for it, up to 127 bytes.
+    pub alt_name: Option<&'a str>,
+    /// Its IPv4 address and gateway.
+    pub ipv4: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Its IPv6 address and gateway.
+    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
+    /// The Ethernet address of the gateways.
+    pub gateway_mac: MacAddr,
+    /// Longest packet in bytes by the default routes; the device's unless given.
+    pub route_mtu: Option<u32>,
+}
+
+impl<'a> PodNetwork<'a> {
+    /// For the end of a pair inside its namespace.
+    pub fn new(veth: &'a Veth) -> Self {
+        Self {
+            ifname: &veth.pod_ifname,
+            ifindex: veth.pod_ifindex,
+            alt_name: None,
+            ipv4: None,
+            ipv6: None,
+            gateway_mac: veth.host_mac,
+            route_mtu: None,
+        }
+    }
+
+    /// With this IPv4 address and gateway.
+    #[must_use]
+    pub fn ipv4(self, address: Ipv4Addr, gateway: Ipv4Addr) -> Self {
+        Self { ipv4: Some((address, gateway)), ..self }
+    }
+
+    /// With this IPv6 address and gateway.
+    #[must_use]
+    pub fn ipv6(self, address: Ipv6Addr, gateway: Ipv6Addr) -> Self {
+        Self { ipv6: Some((address, gateway)), ..self }
+    }
+
+    /// With this longest packet by the default routes, in bytes.
+    #[must_use]
+    pub fn route_mtu(self, mtu: u32) -> Self {
+        Self { route_mtu: Some(mtu), ..self }
+    }
+
+    /// With another name for the device.
+    #[must_use]
+    pub fn alt_name(self, name: &'a str) -> Self {
+        Self { alt_name: Some(name), ..self }
+    }
+
+    /// Configures the device and brings it up, and the namespace's loopback device too.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, of the first step that failed; what was configured stays until the device is deleted.
+    pub fn configure(&self, netns: &NetNs) -> Result<()> {
+        let requests = self.requests()?;
+        netns.run(|| {
+            if self.ipv6.is_some() {
+                enable_ipv6(self.ifname)?;
+            }
+            let socket = Socket::open()?;
+            socket.execute_all(&requests)?;
+            match self.ipv6 {
+                Some((address, _)) => wait_until_local(&socket, address),
+                None => Ok(()),
+            }
+        })?
+    }
+
+    fn requests(&self) -> Result<Vec<Request>> {
+        let mut requests = Vec::with_capacity(11);
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        if let Some(loopback) = IfIndex::new(LOOPBACK) {
+            requests.push(Request::link_set(loopback, &up)?);
+        }
+        requests.push(Request::link_set(self.ifindex, &up)?);
+        if let Some(name) = self.alt_name {
+            requests.push(Request::link_add_alt_name(self.ifindex, name)?);
+        }
+        let ipv4 = self.ipv4.map(|(address, gateway)| (IpAddr::V4(address), IpAddr::V4(gateway)));
+        let ipv6 = self.ipv6.map(|(address, gateway)| (IpAddr::V6(address), IpAddr::V6(gateway)));
+        for (address, gateway) in ipv4.into_iter().chain(ipv6) {
+            let device = self.ifindex;
+            requests.push(Request::address_add(&AddressSpec::new(device, host_network(address)))?);
+            requests.push(Request::neighbour_set(&NeighbourSpec { device, address: gateway, mac: self.gateway_mac })?);
+            let to_gateway = RouteSpec::new(host_network(gateway)).device(device).scope(Scope::Link);
+            requests.push(Request::route_add(&to_gateway)?);
+            let mut by_gateway = RouteSpec::new(everything(gateway)?).device(device).gateway(gateway);
+            if let Some(mtu) = self.route_mtu {
+                by_gateway = by_gateway.mtu(mtu);
+            }
+            requests.push(Request::route_add(&by_gateway)?);
+        }
+        Ok(requests)
+    }
+}
+
+/// The prefix that holds one address.
+pub(crate) fn host_network(address: IpAddr) -> IpNetwork {
+    address.into()
+}
+
+/// The prefix that holds every address of a family.
+pub(crate) fn everything(family: IpAddr) -> Result<IpNetwork> {
+    let unspecified = match family {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    IpNetwork::new(unspecified, 0).map_err(|error| Error::invalid("prefix", "0", error.to_string()))
+}
+
+/// The kernel makes an IPv6 address's local route on a work queue, after the address was acknowledged. A packet that comes
+/// earlier is dropped.
+fn wait_until_local(socket: &Socket, address: Ipv6Addr) -> Result<()> {
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    loop {
+        match socket.route_to(address.into()) {
+            Ok(route) if route.kind == RouteKind::Local => return Ok(()),
+            Err(error) if error.errno() != Some(libc::ENETUNREACH) => return Err(error),
+            _ if Instant::now() < deadline => thread::sleep(SETTLE_POLL),
+            _ => {
+                let detail = format!("has no local route after {} ms", SETTLE_TIMEOUT.as_millis());
+                return Err(Error::Busy { object: address.to_string(), detail });
+            }
+        }
+    }
+}
+
+fn random_mac() -> Result<MacAddr> {
+    let mut octets = [0; 6];
+    rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::system("read", "random bytes", error))?;
+    Ok(MacAddr::local_unicast(octets))
+}
+
+/// Runtimes switch IPv6 off in namespaces they make; a device then takes no address.
+fn enable_ipv6(ifname: &str) -> Result<()> {
+    let own = format!("ipv6/conf/{ifname}/disable_ipv6");
+    if read_setting(&own)? == "0" {
+        return Ok(());
+    }
+    write_setting("ipv6/conf/all/disable_ipv6", "0")?;
+    write_setting(&own, "0")
+}
+
+/// Reads a setting of the calling thread's network namespace.
+fn read_setting(name: &str) -> Result<String> {
+    let path = format!("/proc/sys/net/{name}");
+    let text = fs::read_to_string(&path).map_err(|error| setting_error("read", &path, error))?;
+    Ok(text.trim().to_owned())
+}
+
+fn write_setting(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/{name}");
+    fs::write(&path, value).map_err(|error| setting_error("write", &path, error))
+}
+
+fn setting_error(op: &'static str, path: &str, error: io::Error) -> Error {
+    Error::system(op, path, error)
+}
