@@ -30,6 +30,8 @@ mod exchange;
 mod filter;
 mod link;
 mod link_change;
+#[cfg(test)]
+mod malformed;
 mod names;
 mod neighbour;
 mod qdisc;
