@@ -8,21 +8,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::bpf::{BpfRoot, PROBE, read_u64};
+use common::bpf::{BpfRoot, PROBE, kernel_at_least, read_u64};
 use common::netns::TestNetns;
 use podwire::netlink::{AddressSpec, DeviceSpec, FilterSpec, NeighbourSpec, Socket, VethSpec};
 use podwire::program::{
     AttachMode, Attached, Attacher, Constants, Device, Direction, Loader, Program, ProgramSet, Via,
 };
-use podwire::{Error, ErrorKind, IfIndex, MacAddr};
+use podwire::{ErrorKind, IfIndex, MacAddr};
 
 const INGRESS: &str = "probe_from_the_device";
 const EGRESS: &str = "probe_to_the_device";
-const BOTH: [AttachMode; 2] = [AttachMode::Tcx, AttachMode::Clsact];
 
 #[test]
 fn both_modes_put_the_programs_on_their_hooks() {
-    for mode in BOTH {
+    for mode in modes() {
         in_netns(|root, socket| {
             let device = make_device(socket, "dev0");
             let attacher = Attacher::new(root.path(), mode).expect("an attacher");
@@ -74,7 +73,7 @@ fn the_filter_is_what_tc_shows() {
 
 #[test]
 fn dropping_detaches_and_pinning_does_not() {
-    for mode in BOTH {
+    for mode in modes() {
         in_netns(|root, socket| {
             let device = make_device(socket, "dev0");
             let attacher = Attacher::new(root.path(), mode).expect("an attacher");
@@ -99,7 +98,7 @@ fn dropping_detaches_and_pinning_does_not() {
 
 #[test]
 fn a_program_is_replaced_in_place_without_missing_a_packet() {
-    for mode in BOTH {
+    for mode in modes() {
         in_netns(|root, socket| {
             let device = make_device(socket, "dev0");
             let attacher = Attacher::new(root.path(), mode).expect("an attacher");
@@ -124,8 +123,45 @@ fn a_program_is_replaced_in_place_without_missing_a_packet() {
 }
 
 #[test]
+fn an_attachment_that_was_replaced_leaves_the_newer_program() {
+    for mode in modes() {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let (old, new) = (load(root, 0), load(root, 0));
+            let pinned = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach").pin();
+            pinned.expect("pin");
+            let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach again");
+            let second = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer");
+            drop(first);
+            let found = attacher.find(device, Direction::Ingress).expect("find").expect("still there");
+            assert_eq!(found.program_id(), program(&new).id());
+            second.detach().expect("detach");
+            assert_eq!(count(&attacher, device), 0);
+        });
+    }
+}
+
+#[test]
+fn a_device_may_have_a_dot_in_its_name() {
+    for mode in modes() {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "eth0.100");
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let set = load(root, 0);
+            attach_both(&attacher, device, &set);
+            assert_eq!(attacher.known_devices().expect("the devices"), ["eth0.100"]);
+            let found = attacher.query(device, Direction::Egress).expect("query");
+            assert!(matches!(found.as_slice(), [Attached { ours: true, .. }]), "{found:?}");
+            attacher.detach_all(device).expect("detach all");
+            assert!(attacher.known_devices().expect("the devices").is_empty());
+        });
+    }
+}
+
+#[test]
 fn a_new_process_takes_over_what_the_old_one_left() {
-    for mode in BOTH {
+    for mode in modes() {
         in_netns(|root, socket| {
             let device = make_device(socket, "dev0");
             let load = || {
@@ -158,7 +194,27 @@ fn a_new_process_takes_over_what_the_old_one_left() {
 }
 
 #[test]
+fn tcx_where_there_is_none_says_what_to_do() {
+    in_netns(|root, socket| {
+        let device = make_device(socket, "dev0");
+        let attacher = Attacher::new(root.path(), AttachMode::Tcx).expect("an attacher");
+        let set = load(root, 0);
+        match attacher.attach(device, Direction::Ingress, program(&set)) {
+            Ok(_) => assert!(kernel_at_least(6, 6)),
+            Err(error) => {
+                assert!(!kernel_at_least(6, 6), "{error}");
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                assert!(error.to_string().contains("clsact"), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
 fn switching_modes_leaves_one_attachment() {
+    if !kernel_at_least(6, 6) {
+        return; // there is one mode alone
+    }
     in_netns(|root, socket| {
         let device = make_device(socket, "dev0");
         let set = load(root, 0);
@@ -178,6 +234,9 @@ fn switching_modes_leaves_one_attachment() {
 
 #[test]
 fn a_defunct_link_is_made_anew() {
+    if !kernel_at_least(6, 6) {
+        return; // there are no links
+    }
     in_netns(|root, socket| {
         let set = load(root, 0);
         let attacher = Attacher::new(root.path(), AttachMode::Tcx).expect("an attacher");
@@ -235,20 +294,22 @@ fn somebody_elses_filter_in_our_place_is_refused_and_stays() {
 
 #[test]
 fn other_owners_are_left_alone() {
-    for mode in BOTH {
+    for mode in modes() {
         in_netns(|root, socket| {
             let device = make_device(socket, "dev0");
             let (ours, theirs) = (load(root, -1), load(root, -1));
             // Another instance, whose link is foreign to this one, and a filter further back.
             let elsewhere = BpfRoot::new();
-            let other = Attacher::new(elsewhere.path(), AttachMode::Tcx).expect("another attacher");
-            other.attach(device, Direction::Ingress, program(&theirs)).expect("attach").pin().expect("pin");
+            if kernel_at_least(6, 6) {
+                let other = Attacher::new(elsewhere.path(), AttachMode::Tcx).expect("another attacher");
+                other.attach(device, Direction::Ingress, program(&theirs)).expect("attach").pin().expect("pin");
+            }
             socket.clsact_add(device.index).expect("clsact of somebody else");
             socket.filter_create(&foreign_filter(device, program(&theirs), 7, "theirs")).expect("their filter");
 
             let attacher = Attacher::new(root.path(), mode).expect("an attacher");
             let before = attacher.query(device, Direction::Ingress).expect("query");
-            assert_eq!(before.len(), 2);
+            assert_eq!(before.len(), if kernel_at_least(6, 6) { 2 } else { 1 });
             assert!(before.iter().all(|attached| !attached.ours));
             for _ in 0..2 {
                 attacher.attach(device, Direction::Ingress, program(&ours)).expect("attach").pin().expect("pin");
@@ -293,7 +354,7 @@ fn the_older_ingress_discipline_is_refused() {
 
 #[test]
 fn a_device_that_is_gone_is_not_found() {
-    for mode in BOTH {
+    for mode in modes() {
         in_netns(|root, socket| {
             let device = make_device(socket, "dev0");
             let set = load(root, 0);
@@ -318,6 +379,11 @@ fn attach_modes_have_names() {
     }
     let error = "netkit".parse::<AttachMode>().expect_err("not a mode");
     assert_eq!(error.to_string(), "attach mode: \"netkit\": must be auto, tcx or clsact");
+}
+
+/// What this kernel has: tcx came with Linux 6.6.
+fn modes() -> Vec<AttachMode> {
+    if kernel_at_least(6, 6) { vec![AttachMode::Tcx, AttachMode::Clsact] } else { vec![AttachMode::Clsact] }
 }
 
 /// Runs a test in a namespace of its own, with pins of its own.

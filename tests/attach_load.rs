@@ -71,7 +71,7 @@ fn the_verifiers_reason_is_in_the_error_and_nothing_stays() {
     assert_eq!(error.kind(), ErrorKind::Verifier);
     assert_eq!(error.errno(), Some(13), "{error}");
     let Error::Verifier { program, log, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(program, "object probe");
+    assert_eq!(program, "probe_from_the_device of object probe");
     assert!(log.contains("invalid mem access 'map_value_or_null'"), "{log}");
     assert!(log.lines().count() <= 40);
     assert!(pins(&root.maps()).is_empty());
@@ -123,6 +123,33 @@ fn every_difference_of_a_pinned_map_is_listed() {
         assert!(text.contains(what), "{what} in {text}");
     }
     assert!(path.exists(), "never silently replaced");
+}
+
+#[test]
+fn fields_that_differ_are_named() {
+    use podwire::abi::{DropNotify, EndpointKey};
+    use podwire::maps::{HashMap, MapSpec, MapType};
+    use podwire::program::embedded::LXC;
+
+    let root = BpfRoot::new();
+    fs::create_dir_all(root.maps()).expect("a directory on the bpffs");
+    // As large as a struct endpoint_info, and something else.
+    let spec = MapSpec::new("cilium_lxc", MapType::HASH, 20, 48, 500).layouts::<EndpointKey, DropNotify>();
+    let map = HashMap::<[u8; 20], [u8; 48]>::create(&spec).expect("create a map");
+    map.pin(root.maps().join("cilium_lxc")).expect("pin it");
+
+    let loader = Loader::new(root.maps()).object(LXC).max_entries("cilium_lxc", 500);
+    let error = loader.load().expect_err("another layout");
+    let Error::LayoutMismatch { differences, .. } = &error else { panic!("{error:?}") };
+    let text = differences.join("\n");
+    for what in [
+        "value struct: expected endpoint_info, found drop_notify",
+        "value field mac: expected 8 bytes at offset 16, found none",
+        "value field len_orig: expected none, found 4 bytes at offset 8",
+    ] {
+        assert!(text.contains(what), "{what} in {text}");
+    }
+    assert!(!text.contains("key"), "the key is the same: {text}");
 }
 
 #[test]

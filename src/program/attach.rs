@@ -69,7 +69,8 @@ pub struct Device<'a> {
 /// Puts programs on devices of one network namespace, and knows which of those that are there are its own.
 ///
 /// Its own are the filters named `cilium-<device>` of priority 1 and handle 1, and the tcx links pinned as
-/// `<bpf root>/podwire/devices/<device>/links/<program>`. Everything else on a device is left alone.
+/// `<bpf root>/podwire/devices/<device>/links/<program>` (a dot in a device's name is written `%2e` there). Everything else on a
+/// device is left alone.
 #[derive(Clone, Debug)]
 pub struct Attacher(Arc<Shared>);
 
@@ -144,9 +145,21 @@ impl Attacher {
         self.forget(device.name)
     }
 
+    /// The names of the devices about which something is kept on the bpffs, whether they still exist or not.
+    pub fn known_devices(&self) -> Result<Vec<String>> {
+        let failed = |error| Error::system("read directory", self.0.devices.display().to_string(), error);
+        let entries = match fs::read_dir(&self.0.devices) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let names = entries.map(|entry| Ok(unescape(&entry.map_err(failed)?.file_name().to_string_lossy())));
+        names.collect()
+    }
+
     /// Removes the pins of a device that is gone; links and filters went with it.
     pub fn forget(&self, device: &str) -> Result<()> {
-        let state = self.0.devices.join(device);
+        let state = self.0.devices.join(escape(device));
         match fs::remove_dir_all(&state) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::system("remove pins", state.display().to_string(), error))
@@ -195,7 +208,7 @@ impl Attacher {
 
 impl Shared {
     fn state_of(&self, device: Device<'_>) -> PathBuf {
-        self.devices.join(device.name)
+        self.devices.join(escape(device.name))
     }
 
     fn links_of(&self, device: Device<'_>) -> PathBuf {
@@ -206,7 +219,7 @@ impl Shared {
 /// A program on a hook, taken off it when this is dropped. Made permanent by [`Attachment::pin`].
 ///
 /// With tcx a new link also ends with the process until it is pinned; a filter stays. Where attaching replaced a program of ours in place,
-/// dropping takes that link or filter away, too.
+/// dropping takes that link or filter away, too; where this one has since been replaced itself, dropping leaves the newer program alone.
 #[derive(Debug)]
 #[must_use = "dropping an attachment detaches it"]
 pub struct Attachment(Option<Handle>);
@@ -242,14 +255,14 @@ impl Attachment {
 
     /// Takes the program off its hook, as dropping does, but says how that went.
     pub fn detach(mut self) -> Result<()> {
-        self.0.take().map_or(Ok(()), |handle| handle.detach())
+        self.0.take().map_or(Ok(()), |handle| handle.detach_unless_replaced())
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
         if let Some(handle) = self.0.take()
-            && let Err(error) = handle.detach()
+            && let Err(error) = handle.detach_unless_replaced()
         {
             log::warn!("{error}");
         }
@@ -280,15 +293,50 @@ impl PinnedAttachment {
 
 impl Handle {
     fn detach(&self) -> Result<()> {
-        let device = Device { name: &self.device_name, index: self.index };
+        let device = self.device();
         match &self.link {
             Some(link) => link.detach(),
             None => clsact::detach(&self.shared.socket, &self.shared.state_of(device), device, self.direction),
         }
     }
+
+    fn detach_unless_replaced(&self) -> Result<()> {
+        let current = match &self.link {
+            Some(link) => Some(link.current_program()?),
+            None => clsact::own_filter(&self.shared.socket, self.device(), self.direction)?
+                .and_then(|filter| filter.program_id),
+        };
+        if current.is_some_and(|id| id != self.program_id) { Ok(()) } else { self.detach() }
+    }
+
+    fn device(&self) -> Device<'_> {
+        Device { name: &self.device_name, index: self.index }
+    }
+}
+
+/// A bpffs takes no dots in names, which devices may have (`eth0.100`).
+fn escape(device: &str) -> String {
+    device.replace('%', "%25").replace('.', "%2e")
+}
+
+fn unescape(directory: &str) -> String {
+    directory.replace("%2e", ".").replace("%25", "%")
 }
 
 /// The device vanished before or while something was attached to it.
 pub(super) fn device_gone(device: Device<'_>) -> Error {
     Error::not_found("device", format!("{} (index {})", device.name, device.index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices_survive_the_bpffs() {
+        for name in ["eth0", "eth0.100", "a%b", "%2e", "%25.", "..x"] {
+            assert!(!escape(name).contains('.'));
+            assert_eq!(unescape(&escape(name)), name);
+        }
+    }
 }

@@ -29,7 +29,17 @@ pub enum Mounted {
 /// [`Error::PermissionDenied`] without CAP_SYS_ADMIN, with the command for somebody who has it.
 pub fn ensure_mounted(path: &Path) -> Result<Mounted> {
     let failed = |op| move |error: io::Error| Error::system(op, path.display().to_string(), error);
+    let created = !path.exists();
     fs::create_dir_all(path).map_err(failed("create directory"))?;
+    let result = mount_unless_bpffs(path);
+    if result.is_err() && created {
+        fs::remove_dir(path).map_err(failed("remove directory"))?;
+    }
+    result
+}
+
+fn mount_unless_bpffs(path: &Path) -> Result<Mounted> {
+    let failed = |op| move |error: io::Error| Error::system(op, path.display().to_string(), error);
     let kind = file_system(path).map_err(failed("inspect file system of"))?;
     if kind == BPF_FS_MAGIC {
         return Ok(Mounted::Before);

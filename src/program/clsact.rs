@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::attach::{Device, device_gone};
 use super::{Direction, Program};
@@ -32,7 +32,7 @@ pub(super) fn attach(
     }
     let mut outcomes = socket.outcomes(&requests)?.into_iter();
     let qdisc = outcomes.next().unwrap_or(Ok(()));
-    let mut undo = Undo { socket, device, filters: Vec::new(), qdisc: qdisc.is_ok() };
+    let mut undo = Undo { socket, state, device, filters: Vec::new(), qdisc: qdisc.is_ok() };
     undo.filters
         .extend(wanted.iter().zip(outcomes.as_slice()).filter(|(_, made)| made.is_ok()).map(|((at, _), _)| *at));
     match qdisc {
@@ -76,6 +76,7 @@ pub(super) fn is_ours(filter: &Filter, device: Device<'_>) -> bool {
 /// What is made by an attempt that is not complete yet.
 struct Undo<'a> {
     socket: &'a Socket,
+    state: &'a Path,
     device: Device<'a>,
     filters: Vec<Direction>,
     qdisc: bool,
@@ -92,7 +93,7 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         let index = self.device.index;
         let result = if self.qdisc {
-            self.socket.clsact_delete(index)
+            self.socket.clsact_delete(index).and_then(|()| forget_clsact(self.state, self.device))
         } else {
             self.filters.iter().try_for_each(|at| self.socket.filter_delete(index, *at, PRIORITY, HANDLE))
         };
@@ -158,7 +159,7 @@ pub(super) fn word(direction: Direction) -> &'static str {
 
 /// A directory that says that clsact of this very device is ours; a bpffs holds no files. Should the process die before it is
 /// made, clsact is taken for somebody else's and stays.
-fn marker(state: &Path, device: Device<'_>) -> std::path::PathBuf {
+fn marker(state: &Path, device: Device<'_>) -> PathBuf {
     state.join(format!("clsact_{}", device.index))
 }
 
@@ -178,6 +179,11 @@ fn remove_unused(socket: &Socket, state: &Path, device: Device<'_>) -> Result<()
         }
     }
     gone_is_fine(socket.clsact_delete(device.index))?;
+    forget_clsact(state, device)
+}
+
+fn forget_clsact(state: &Path, device: Device<'_>) -> Result<()> {
+    let marker = marker(state, device);
     match fs::remove_dir(&marker) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::system("remove directory", marker.display().to_string(), error))

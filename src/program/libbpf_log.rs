@@ -49,6 +49,12 @@ pub(super) fn explain(messages: &str) -> String {
     lines[skipped..].join("\n")
 }
 
+/// The program whose verification failed, which libbpf names in front of the verifier's log.
+pub(super) fn refused_program(messages: &str) -> Option<&str> {
+    let before = &messages[..messages.rfind(LOG_BEGIN)?];
+    before[before.rfind("prog '")?..].split('\'').nth(1)
+}
+
 /// Whether the verifier itself spoke, rather than libbpf.
 pub(super) fn has_verifier_log(messages: &str) -> bool {
     messages.contains(LOG_BEGIN)
@@ -84,11 +90,13 @@ mod tests {
         assert_eq!(text.lines().count(), LAST_LINES);
         assert_eq!(text.lines().last(), Some("R1 invalid mem access"));
         assert_eq!(text.lines().next(), Some("61: r0 = 0"));
+        assert_eq!(refused_program(&messages), Some("p"));
     }
 
     #[test]
     fn explanation_without_a_verifier_log_is_everything() {
         assert_eq!(explain("libbpf: map 'x': failed\n\n"), "libbpf: map 'x': failed");
         assert!(!has_verifier_log("libbpf: map 'x': failed"));
+        assert_eq!(refused_program("libbpf: map 'x': failed"), None);
     }
 }

@@ -78,8 +78,9 @@ impl<'a> Loader<'a> {
     /// has another size and for the size of a map that no object declares, [`Error::Verifier`] with the end of the verifier's log,
     /// [`Error::PermissionDenied`] without the capabilities. Pins made by a call that fails are removed again.
     pub fn load(&self) -> Result<ProgramSet> {
-        let opened = self.open()?;
-        self.load_opened(opened)
+        let (set, pins) = self.load_opened(self.open()?)?;
+        pins.keep();
+        Ok(set)
     }
 
     /// Adopts the programs pinned below `programs` by an earlier call with the same objects, constants and maps, or else loads
@@ -97,8 +98,9 @@ impl<'a> Loader<'a> {
         {
             return Ok(set.with_generation(generation));
         }
-        let set = self.load_opened(opened)?;
+        let (set, pins) = self.load_opened(opened)?;
         set.pin(programs)?;
+        pins.keep();
         Ok(set)
     }
 
@@ -187,7 +189,7 @@ impl<'a> Loader<'a> {
         fingerprint
     }
 
-    fn load_opened(&self, opened: Vec<Opened>) -> Result<ProgramSet> {
+    fn load_opened(&self, opened: Vec<Opened>) -> Result<(ProgramSet, NewPins)> {
         fs::create_dir_all(&self.map_pins)
             .map_err(|error| Error::system("create directory", self.map_pins.display().to_string(), error))?;
         let mut pins = NewPins::default();
@@ -212,8 +214,7 @@ impl<'a> Loader<'a> {
                 fingerprint.map(&name, map_id(map, &name)?);
             }
         }
-        pins.keep();
-        Ok(set.with_generation(fingerprint.finish()))
+        Ok((set.with_generation(fingerprint.finish()), pins))
     }
 
     fn reuse_pinned(&self, entry: &mut Opened) -> Result<()> {
@@ -331,6 +332,11 @@ fn load_object(object: OpenObject, name: &str) -> Result<Object> {
                 remedy: "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON".into(),
             };
         }
-        Error::Verifier { program: format!("object {name}"), source: error, log: libbpf_log::explain(&messages) }
+        let object = format!("object {name}");
+        let program = match libbpf_log::refused_program(&messages) {
+            Some(program) => format!("{program} of {object}"),
+            None => object,
+        };
+        Error::Verifier { program, source: error, log: libbpf_log::explain(&messages) }
     })
 }

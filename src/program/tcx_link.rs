@@ -67,6 +67,11 @@ impl TcxLink {
         self.info.prog_id
     }
 
+    /// The program that is in the link now, whoever put it there.
+    pub(super) fn current_program(&self) -> Result<u32> {
+        Ok(link_info(&self.fd, &self.pin)?.prog_id)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.pin
     }

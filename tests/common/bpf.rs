@@ -1,4 +1,5 @@
 //! A directory of pins for one test, and the objects to load.
+#![allow(dead_code, reason = "every test program compiles all of this and uses some")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,4 +57,11 @@ pub fn raw_map(set: &ProgramSet, name: &str) -> MapHandle {
 pub fn read_u64(set: &ProgramSet, map: &str, key: u32) -> u64 {
     let value = raw_map(set, map).lookup(&key.to_ne_bytes(), MapFlags::ANY).expect("read").expect("present");
     u64::from_ne_bytes(*value.first_chunk().expect("eight bytes"))
+}
+
+/// Whether the kernel is at least this version.
+pub fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's version");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().expect("a major version"), numbers.next().expect("a minor version")) >= (major, minor)
 }
