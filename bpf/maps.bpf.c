@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* No program: every map of a node, so that user space makes and pins them all, with their BTF, at the configured sizes. */
 #include "lib/conntrack.h"
+#include "lib/events.h"
 #include "lib/ipcache.h"
 #include "lib/lb.h"
+#include "lib/lxc.h"
+#include "lib/metrics.h"
 #include "lib/node.h"
 #include "lib/policy.h"
+#include "lib/runtime.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Constants of the node, written into .rodata before the programs are loaded, and switches that change while they run. */
+/* Constants of the node, written into .rodata before the programs are loaded. */
 #pragma once
 
 #include "lib/common.h"
@@ -18,22 +18,6 @@ const volatile __u32 cfg_pods_ipv4_mask;
 /* The range from which pods get their IPv6 addresses: base and mask, as two halves each, network order. */
 const volatile __u64 cfg_pods_ipv6[2];
 const volatile __u64 cfg_pods_ipv6_mask[2];
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct podwire_runtime);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} podwire_runtime SEC(".maps");
-
-static __always_inline const struct podwire_runtime *runtime(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&podwire_runtime, &zero);
-}
 
 /* Whether an IPv4 address lies in this node's pod range. */
 static __always_inline bool in_pods_ipv4(__be32 address)

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "lib/common.h"
-#include "lib/config.h"
+#include "lib/runtime.h"
 
 /* How much of a packet an event carries. */
 #define EVENT_HEAD 128
