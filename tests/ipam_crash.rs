@@ -1,0 +1,178 @@
+//! What is left of the allocations when a process is killed, or the disk is full, in the middle of its work.
+//!
+//! The work is done by this same test program, started again with one of the `child_*` tests and a directory in its environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use ipnetwork::IpNetwork;
+use podwire::ErrorKind;
+use podwire::ipam::{Families, Ipam, IpamConfig, Lifetime, ROUTER};
+
+const DIR: &str = "PODWIRE_TEST_IPAM_DIR";
+const RUN: &str = "PODWIRE_TEST_IPAM_RUN";
+
+fn config() -> IpamConfig {
+    let ranges = ["10.64.0.0/12", "fd00::/64"].map(|text| text.parse::<IpNetwork>().expect("a network"));
+    ranges.into_iter().fold(IpamConfig::new(), IpamConfig::range)
+}
+
+fn child(test: &str, dir: &Path, run: usize) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command.args([test, "--exact", "--nocapture"]).env(DIR, dir).env(RUN, run.to_string());
+    command
+}
+
+fn say(line: &str) {
+    // in a single write, which a pipe takes whole or not at all up to 4096 bytes (pipe(7)): a kill leaves no half lines
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("@{line}\n").as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
+}
+
+/// Does nothing unless started by a test below: allocates, and releases every third, until it is killed.
+#[test]
+fn child_allocates_until_killed() {
+    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
+    let run = env::var(RUN).expect("the number of the run");
+    let (ipam, _) = Ipam::open(dir, config()).expect("opens after every kill");
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let (ipam, run) = (&ipam, &run);
+            scope.spawn(move || {
+                for number in 0.. {
+                    let owner = format!("{run}/{worker}/{number}");
+                    say(&format!("asks {owner}"));
+                    let pod = ipam.allocate_next(&owner, Families::All, Lifetime::Permanent).expect("free");
+                    for address in pod.addresses() {
+                        say(&format!("has {owner} {address}"));
+                    }
+                    if number % 3 == 0 {
+                        say(&format!("leaves {owner}"));
+                        ipam.release_owner(&owner).expect("allocated");
+                        say(&format!("left {owner}"));
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// What the children said, over all runs.
+#[derive(Default)]
+struct Told {
+    asked: BTreeSet<String>,
+    has: BTreeMap<IpAddr, String>,
+    leaving: BTreeSet<String>,
+    left: BTreeSet<String>,
+}
+
+impl Told {
+    fn hear(&mut self, line: &str) {
+        let Some(said) = line.split_once('@').map(|(_, said)| said) else { return };
+        let words: Vec<_> = said.split(' ').collect();
+        match words[..] {
+            ["asks", owner] => drop(self.asked.insert(owner.to_owned())),
+            ["has", owner, address] => {
+                let address = address.parse().expect("an address");
+                if let Some(other) = self.has.insert(address, owner.to_owned()) {
+                    assert!(self.leaving.contains(&other), "{address} was given to {owner} while {other} has it");
+                }
+            }
+            ["leaves", owner] => drop(self.leaving.insert(owner.to_owned())),
+            ["left", owner] => drop(self.left.insert(owner.to_owned())),
+            _ => panic!("not understood: {line}"),
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_and_leaks_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut told = Told::default();
+    for run in 0..12 {
+        let mut child = child("child_allocates_until_killed", dir.path(), run)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).split(b'\n');
+        // at another point of its work in every run
+        for line in lines.by_ref().take(40 + 397 * run) {
+            told.hear(&String::from_utf8_lossy(&line.expect("readable")));
+        }
+        child.kill().expect("alive: it never ends by itself");
+        child.wait().expect("reaped");
+        // what it still said before it died counts too
+        for line in lines {
+            told.hear(&String::from_utf8_lossy(&line.expect("readable")));
+        }
+
+        let (ipam, _) = Ipam::open(dir.path(), config()).expect("opens");
+        let leases: BTreeMap<_, _> =
+            ipam.leases().iter().map(|lease| (lease.address, lease.owner.to_string())).collect();
+        for (address, owner) in told.has.iter().filter(|(_, owner)| !told.leaving.contains(*owner)) {
+            assert_eq!(leases.get(address), Some(owner), "run {run}: {address} is lost");
+        }
+        for (address, owner) in leases.iter().filter(|(_, owner)| *owner != ROUTER) {
+            assert!(told.asked.contains(owner), "run {run}: {address} is allocated to {owner}, who never asked");
+            assert!(!told.left.contains(owner), "run {run}: {address} is allocated to {owner}, who has left");
+            assert_eq!(ipam.addresses_of(owner).len(), 2, "run {run}: {owner} has half of what it asked for");
+        }
+    }
+    assert!(told.has.len() > 1000, "only {} allocations: not much of a test", told.has.len());
+}
+
+/// Does nothing unless started by the test below, under a limit on the size of files: allocates until that is reached.
+#[test]
+fn child_allocates_until_the_disk_is_full() {
+    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
+    let (ipam, _) = Ipam::open(dir, config()).expect("opens");
+    let error = (0..)
+        .find_map(|number| {
+            let owner = format!("pod-{number}");
+            let result = ipam.allocate_next(&owner, Families::All, Lifetime::Permanent);
+            result.map(|pod| pod.addresses().for_each(|address| say(&format!("has {owner} {address}")))).err()
+        })
+        .expect("the limit is reached");
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert_eq!(error.errno(), Some(libc::EFBIG), "{error}");
+    assert!(error.to_string().contains("ipam.journal"), "{error}");
+    // the failed one is undone, and so is whatever is tried now
+    let before = ipam.leases();
+    let long = "x".repeat(400);
+    ipam.allocate_next(&long, Families::All, Lifetime::Permanent).expect_err("still no room");
+    assert_eq!(ipam.leases(), before);
+    say(&format!("ends {}", before.len()));
+}
+
+/// A write that stops in the middle for lack of room (here a limit on the size of files) fails with a typed error; what was there stays.
+#[test]
+fn a_full_disk_fails_the_call_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = child("child_allocates_until_the_disk_is_full", dir.path(), 0);
+    // 40 blocks of 512 bytes; without the signal that would kill the process, as on a disk that is full
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args());
+    let output = limited.env(DIR, dir.path()).env(RUN, "0").stderr(Stdio::piped()).output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+
+    let (ipam, restored) = Ipam::open(dir.path(), config()).expect("opens");
+    assert!(!restored.torn, "the failed write was taken back at once");
+    let said: Vec<_> =
+        text.lines().filter_map(|line| line.split_once("@has ").map(|(_, said)| said.to_owned())).collect();
+    let leases = ipam.leases();
+    let mut found: Vec<_> = leases.iter().filter(|lease| &*lease.owner != ROUTER).collect();
+    found.sort_by_key(|lease| said.iter().position(|said| said.ends_with(&format!(" {}", lease.address))));
+    let found: Vec<_> = found.iter().map(|lease| format!("{} {}", lease.owner, lease.address)).collect();
+    assert_eq!(found, said);
+    assert!(said.len() > 100 && text.contains(&format!("@ends {}", leases.len())), "{text}");
+}
