@@ -294,7 +294,7 @@ impl World<'_> {
                 }
                 Err(expected) => {
                     // none of them, then
-                    given.iter().for_each(|address| drop(self.model.leases.remove(address)));
+                    self.model.leases.retain(|address, _| !given.contains(address));
                     for (pool, (fresh, resting)) in self.model.pools.iter_mut().zip(before) {
                         (pool.fresh, pool.resting) = (fresh, resting);
                     }
