@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A name that follows `crate::`, or as many `super::` as lead to the crate's root.
-pub struct Reference {
-    pub name: String,
-    pub line: usize,
+pub(crate) struct Reference {
+    pub(crate) name: String,
+    pub(crate) line: usize,
 }
 
 /// All of them, in a file that lies `depth` modules below the crate's root.
-pub fn references(source: &str, depth: usize) -> Vec<Reference> {
+pub(crate) fn references(source: &str, depth: usize) -> Vec<Reference> {
     let tokens = tokens(source);
     let mut found = Vec::new();
     // for every open brace whether it is a module's
@@ -38,14 +38,14 @@ pub fn references(source: &str, depth: usize) -> Vec<Reference> {
 }
 
 /// The modules that the crate's root declares.
-pub fn modules(source: &str) -> BTreeSet<String> {
+pub(crate) fn modules(source: &str) -> BTreeSet<String> {
     let tokens = tokens(source);
     let names = tokens.windows(3).filter(|window| window[0].1 == "mod" && window[2].1 == ";");
     names.map(|window| window[1].1.clone()).collect()
 }
 
 /// What the crate's root re-exports, by name, and from which module.
-pub fn reexports(source: &str) -> BTreeMap<String, String> {
+pub(crate) fn reexports(source: &str) -> BTreeMap<String, String> {
     let tokens = tokens(source);
     let mut names = BTreeMap::new();
     for at in (0..tokens.len()).filter(|at| tokens[*at].1 == "use") {
@@ -58,7 +58,7 @@ pub fn reexports(source: &str) -> BTreeMap<String, String> {
 }
 
 /// The source without its comments, and without what is between quotes; lines stay lines.
-pub fn without_text(source: &str) -> String {
+pub(crate) fn without_text(source: &str) -> String {
     let mut rest = source;
     let mut out = String::with_capacity(source.len());
     while let Some(letter) = rest.chars().next() {
