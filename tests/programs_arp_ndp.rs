@@ -133,6 +133,14 @@ fn solicitations_for_the_gateway_are_answered() {
 }
 
 #[test]
+fn an_answer_takes_over_nothing_of_the_question_but_the_source() {
+    let node = Datapath::load();
+    let frame = solicit(A.v6(), solicited_node(GATEWAY6), GATEWAY6, &link_layer_option(1, A.mac));
+    let busy = with(&with(&frame, ETH, &[0x6e, 0xf1, 0x23, 0x45]), ETH + IPV6 + 4, &[0xff, 1, 2, 3]);
+    node.run(FROM_CONTAINER, &busy).forwarded(REDIRECT, &advertised(A.v6()), None);
+}
+
+#[test]
 fn the_checksum_of_the_answer_is_right_for_any_address() {
     let node = Datapath::load();
     for seed in 0..64u64 {

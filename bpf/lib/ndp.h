@@ -96,10 +96,12 @@ static __always_inline void ndp_write_answer(struct ethernet *eth, const struct 
 	copy_mac(eth->source, self->node_mac);
 	__builtin_memcpy(ip->destination, ip->source, sizeof(ip->source));
 	__builtin_memcpy(ip->source, message->target, sizeof(ip->source));
+	*(__be32 *)ip = bpf_htonl(0x60000000);
 	ip->payload_length = bpf_htons(NDP_ANSWER);
 	ip->hop_limit = NDP_HOP_LIMIT;
 	message->type = NDP_ADVERTISEMENT;
 	message->flags = NDP_ROUTER_SOLICITED_OVERRIDE;
+	__builtin_memset(message->reserved, 0, sizeof(message->reserved));
 	message->checksum = 0;
 	option->type = NDP_TARGET_LINK_ADDRESS;
 	option->length = 1;

@@ -254,6 +254,14 @@ impl Datapath {
         self.observe(program, packet, || self.run_quick(program, packet, context))
     }
 
+    /// Verdict and bytes of a packet cut to `length`, however short for its type.
+    pub(crate) fn run_cut(&self, program: &str, packet: &[u8], length: usize) -> (i32, Vec<u8>) {
+        let mut context = SkBuff::default();
+        context.cb[0] = length as u32;
+        self.go_on_with(program);
+        self.run_quick("prelude", packet, &context)
+    }
+
     /// Runs a program on a packet that could not be handed to it directly.
     pub(crate) fn run_prepared(&self, program: &str, packet: &[u8], prepare: Prepare) -> Outcome {
         let mut context = SkBuff::default();
@@ -265,9 +273,13 @@ impl Datapath {
             }
             Prepare::TagBeside(tag) => context.cb[1] = tag.into(),
         }
+        self.go_on_with(program);
+        self.observe(program, &input, || self.run_quick("prelude", packet, &context))
+    }
+
+    fn go_on_with(&self, program: &str) {
         let target = self.set.program(program).expect("the program is loaded").as_fd().as_raw_fd();
         self.write("prelude_next", &0u32.to_ne_bytes(), &target.to_ne_bytes());
-        self.observe(program, &input, || self.run_quick("prelude", packet, &context))
     }
 
     fn observe(&self, program: &str, input: &[u8], run: impl FnOnce() -> (i32, Vec<u8>)) -> Outcome {
@@ -293,7 +305,7 @@ impl Datapath {
     }
 
     /// `podwire_forwards`, summed over the CPUs; points that never counted are left out.
-    fn forwards(&self) -> BTreeMap<u32, MetricsValue> {
+    pub(crate) fn forwards(&self) -> BTreeMap<u32, MetricsValue> {
         let map = self.map("podwire_forwards");
         let rows = ForwardPoint::ALL.iter().map(|point| (*point as u32, sum(&map, &(*point as u32).to_ne_bytes())));
         rows.filter(|(_, value)| value.count > 0).collect()
