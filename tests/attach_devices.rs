@@ -372,6 +372,26 @@ fn a_device_that_is_gone_is_not_found() {
 }
 
 #[test]
+fn threads_share_an_attacher() {
+    for mode in modes() {
+        in_netns(|root, socket| {
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let set = load(root, 0);
+            let names: Vec<String> = (0..16).map(|number| format!("lxc{number:012x}")).collect();
+            let devices: Vec<Device<'_>> = names.iter().map(|name| make_bare_device(socket, name)).collect();
+            std::thread::scope(|scope| {
+                for half in devices.chunks(4) {
+                    scope.spawn(|| half.iter().for_each(|device| drop(attach_both(&attacher, *device, &set))));
+                }
+            });
+            for device in devices {
+                assert_eq!(count(&attacher, device), 1, "{}", device.name);
+            }
+        });
+    }
+}
+
+#[test]
 fn attach_modes_have_names() {
     for (text, mode) in [("auto", AttachMode::Auto), ("tcx", AttachMode::Tcx), ("clsact", AttachMode::Clsact)] {
         assert_eq!(text.parse::<AttachMode>().expect("a mode"), mode);
@@ -408,6 +428,14 @@ fn make_device<'a>(socket: &Socket, name: &'a str) -> Device<'a> {
     socket.address_add(&AddressSpec::new(pair.peer_index, prefix)).expect("an address");
     let address = "192.0.2.2".parse().expect("an address");
     socket.neighbour_set(&NeighbourSpec { device: pair.peer_index, address, mac }).expect("a neighbour");
+    Device { name, index: pair.index }
+}
+
+fn make_bare_device<'a>(socket: &Socket, name: &'a str) -> Device<'a> {
+    let device = DeviceSpec { name, ..DeviceSpec::default() };
+    let peer = name.replace("lxc", "tmp");
+    let peer = DeviceSpec { name: &peer, ..DeviceSpec::default() };
+    let pair = socket.link_create_veth(&VethSpec { device, up: true, peer }).expect("create a veth pair");
     Device { name, index: pair.index }
 }
 

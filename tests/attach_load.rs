@@ -187,8 +187,9 @@ fn other_constants_and_incomplete_pins_make_a_new_load() {
     assert_eq!(third.generation(), first.generation());
     assert_ne!(ids(&third), ids(&first));
 
+    fs::create_dir_all(root.programs().join("unfinished_1/maps")).expect("what a process that died left");
     let removed = third.generation().remove_others(&root.programs()).expect("remove other generations");
-    assert_eq!(removed, [second.generation().as_str()]);
+    assert_eq!(removed, [second.generation().as_str(), "unfinished_1"]);
     assert_eq!(pins(&root.programs()), [third.generation().as_str()]);
     test_run(second.program(INGRESS).expect("held"), &PACKET, &SkBuff::default(), 1).expect("a handle keeps it loaded");
 }

@@ -37,6 +37,16 @@ fn a_directory_with_content_is_left_alone() {
 }
 
 #[test]
+fn pins_outside_a_bpffs_are_refused_before_anything_is_made() {
+    let directory = Directory::new("plain");
+    let pins = directory.0.join("tc/globals");
+    let error = Loader::new(&pins).object(PROBE).load().expect_err("no bpffs");
+    assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+    assert!(error.to_string().contains("mount -t bpf bpf"), "{error}");
+    assert!(!directory.0.join("tc").exists());
+}
+
+#[test]
 fn without_privileges_the_error_says_what_is_missing() {
     let directory = Directory::new("unprivileged");
     let root = BpfRoot::new();

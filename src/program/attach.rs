@@ -16,8 +16,8 @@ use crate::{Error, IfIndex, Result};
 /// How programs get onto a device's hooks. Both ways behave the same to packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AttachMode {
-    /// The way that costs a pod the least, which is clsact: creating a tcx link waits for an RCU grace period, 16 ms on an idle
-    /// machine (HZ=250), closing one 8 ms; a filter takes well under one.
+    /// The way that costs a pod the least, which is clsact: creating a tcx link waits for an RCU grace period, 16 ms on
+    /// an idle machine (HZ=250), closing one 8 ms; a filter takes well under one.
     #[default]
     Auto,
     /// Links on the device's tcx hooks, pinned on the bpffs. Linux 6.6.
@@ -68,9 +68,9 @@ pub struct Device<'a> {
 
 /// Puts programs on devices of one network namespace, and knows which of those that are there are its own.
 ///
-/// Its own are the filters named `cilium-<device>` of priority 1 and handle 1, and the tcx links pinned as
-/// `<bpf root>/podwire/devices/<device>/links/<program>` (a dot in a device's name is written `%2e` there). Everything else on a
-/// device is left alone.
+/// Its own are the filters named `cilium-<device>` of priority 1 and handle 1, and the tcx links pinned as `<bpf
+/// root>/podwire/devices/<device>/links/<program>` (a dot in a device's name is written `%2e` there). Everything else
+/// on a device is left alone.
 #[derive(Clone, Debug)]
 pub struct Attacher(Arc<Shared>);
 
@@ -82,8 +82,8 @@ struct Shared {
 }
 
 impl Attacher {
-    /// For the devices of the calling thread's network namespace. Tcx links are made in the namespace of the thread that calls
-    /// [`Attacher::attach`], which must be the same.
+    /// For the devices of the calling thread's network namespace. Tcx links are made in the namespace of the thread
+    /// that calls [`Attacher::attach`], which must be the same.
     pub fn new(bpf_root: &Path, mode: AttachMode) -> Result<Self> {
         let devices = bpf_root.join("podwire/devices");
         Ok(Self(Arc::new(Shared { socket: Socket::open()?, devices, mode: mode.resolved() })))
@@ -102,13 +102,15 @@ impl Attacher {
 
     /// Attaches programs to a device, each to another hook of it; with clsact in one request.
     ///
-    /// A program of ours that is there already is replaced in place, without a packet passing between: in the same link, in the same
-    /// filter. What is left of the other mode, or of a program of another name, is detached once the new one is attached.
+    /// A program of ours that is there already is replaced in place, without a packet passing between: in the same
+    /// link, in the same filter. What is left of the other mode, or of a program of another name, is detached once the
+    /// new one is attached.
     ///
     /// # Errors
     ///
-    /// [`Error::Foreign`] when somebody else's filter has our priority and handle, or somebody's ingress discipline the place of clsact;
-    /// [`Error::Unsupported`] for tcx on a kernel without it; `NotFound` when the device is gone. Nothing that was not there stays.
+    /// [`Error::Foreign`] when somebody else's filter has our priority and handle, or somebody's ingress discipline the
+    /// place of clsact; [`Error::Unsupported`] for tcx on a kernel without it; `NotFound` when the device is gone.
+    /// Nothing that was not there stays.
     pub fn attach_all(&self, device: Device<'_>, programs: &[(Direction, &Program)]) -> Result<Vec<Attachment>> {
         match self.0.mode {
             AttachMode::Tcx => programs.iter().map(|(at, program)| self.attach_tcx(device, *at, program)).collect(),
@@ -218,8 +220,9 @@ impl Shared {
 
 /// A program on a hook, taken off it when this is dropped. Made permanent by [`Attachment::pin`].
 ///
-/// With tcx a new link also ends with the process until it is pinned; a filter stays. Where attaching replaced a program of ours in place,
-/// dropping takes that link or filter away, too; where this one has since been replaced itself, dropping leaves the newer program alone.
+/// With tcx a new link also ends with the process until it is pinned; a filter stays. Where attaching replaced a
+/// program of ours in place, dropping takes that link or filter away, too; where this one has since been replaced
+/// itself, dropping leaves the newer program alone.
 #[derive(Debug)]
 #[must_use = "dropping an attachment detaches it"]
 pub struct Attachment(Option<Handle>);

@@ -20,8 +20,8 @@ pub enum Mounted {
     Now,
 }
 
-/// Makes sure that a directory is on a bpffs: creates it where that is missing, and mounts a bpffs on it where it is an empty
-/// directory of another file system.
+/// Makes sure that a directory is on a bpffs: creates it where that is missing, and mounts a bpffs on it where it is an
+/// empty directory of another file system.
 ///
 /// # Errors
 ///
@@ -67,6 +67,16 @@ pub fn is_bpffs(path: &Path) -> Result<bool> {
     file_system(path)
         .map(|kind| kind == BPF_FS_MAGIC)
         .map_err(|error| Error::system("inspect file system of", path.display().to_string(), error))
+}
+
+/// Refuses a path that would not be on a bpffs, before anything is created there.
+pub(super) fn require(path: &Path, op: &'static str) -> Result<()> {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+    if is_bpffs(existing)? {
+        return Ok(());
+    }
+    let state = format!("not on a bpffs (mount -t bpf bpf {})", existing.display());
+    Err(Error::WrongState { object: path.display().to_string(), state, op })
 }
 
 #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)] // its type differs between architectures

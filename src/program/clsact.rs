@@ -17,8 +17,8 @@ pub(super) const HANDLE: u32 = 1;
 const BPF: &str = "bpf";
 const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;
 
-/// Makes each program the filter of its hook: all in one request where nothing is there yet, otherwise by replacing our own
-/// filter in place. Undone as a whole when one of them fails.
+/// Makes each program the filter of its hook: all in one request where nothing is there yet, otherwise by replacing our
+/// own filter in place. Undone as a whole when one of them fails.
 pub(super) fn attach(
     socket: &Socket,
     state: &Path,
@@ -66,7 +66,8 @@ pub(super) fn detach(socket: &Socket, state: &Path, device: Device<'_>, directio
     remove_unused(socket, state, device)
 }
 
-/// Whether a filter is the one that [`attach`] makes; its name decides, not its program, which may be of an older generation.
+/// Whether a filter is the one that [`attach`] makes; its name decides, not its program, which may be of an older
+/// generation.
 pub(super) fn is_ours(filter: &Filter, device: Device<'_>) -> bool {
     (filter.priority, filter.handle) == (PRIORITY, HANDLE)
         && filter.kind == BPF
@@ -157,8 +158,8 @@ pub(super) fn word(direction: Direction) -> &'static str {
     }
 }
 
-/// A directory that says that clsact of this very device is ours; a bpffs holds no files. Should the process die before it is
-/// made, clsact is taken for somebody else's and stays.
+/// A directory that says that clsact of this very device is ours; a bpffs holds no files. Should the process die before
+/// it is made, clsact is taken for somebody else's and stays.
 fn marker(state: &Path, device: Device<'_>) -> PathBuf {
     state.join(format!("clsact_{}", device.index))
 }

@@ -27,7 +27,8 @@ impl Constants {
         Self::default()
     }
 
-    /// Sets a variable to a value of exactly its size: `set("cfg_mtu", 1500u32)`, `set("cfg_ipv4_gateway", address.octets())`.
+    /// Sets a variable to a value of exactly its size: `set("cfg_mtu", 1500u32)`, `set("cfg_ipv4_gateway",
+    /// address.octets())`.
     pub fn set(&mut self, variable: impl Into<String>, value: impl NoUninit) -> &mut Self {
         self.0.insert(variable.into(), bytemuck::bytes_of(&value).to_vec());
         self

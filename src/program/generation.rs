@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// The name of a set of loaded programs, and of the directory with their pins: equal for equal objects, constants and maps.
+/// The name of a set of loaded programs, and of the directory with their pins: equal for equal objects, constants and
+/// maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Generation(String);
 
@@ -17,8 +18,8 @@ impl Generation {
         &self.0
     }
 
-    /// Removes the pins of every other generation below `programs`, and what an interrupted load left there; returns their
-    /// names. Programs that are still attached go on running.
+    /// Removes the pins of every other generation below `programs`, and what an interrupted load left there; returns
+    /// their names. Programs that are still attached go on running.
     pub fn remove_others(&self, programs: &Path) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         for name in directories(programs)? {

@@ -1,4 +1,5 @@
-//! Opens objects, gives them their constants and maps, and loads them: once, or not at all when a pinned generation fits.
+//! Opens objects, gives them their constants and maps, and loads them: once, or not at all when a pinned generation
+//! fits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,12 +10,13 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
 
 use super::generation::{Fingerprint, Generation};
-use super::{Constants, Program, ProgramSet, libbpf_log, map_layout};
+use super::{Constants, Program, ProgramSet, bpffs, libbpf_log, map_layout};
 use crate::maps::btf::Btf;
 use crate::sys::{object, prog};
 use crate::{Error, Result};
 
-/// A compiled object: a name of at most 8 bytes (the kernel keeps no more of it in the names of `.rodata` and `.bss`) and its ELF image.
+/// A compiled object: a name of at most 8 bytes (the kernel keeps no more of it in the names of `.rodata` and `.bss`)
+/// and its ELF image.
 #[derive(Clone, Copy)]
 pub struct ObjectImage<'a> {
     name: &'a str,
@@ -35,9 +37,9 @@ impl<'a> ObjectImage<'a> {
 
 /// How a set of objects is to be loaded.
 ///
-/// Maps that ask to be pinned by name (`LIBBPF_PIN_BY_NAME`) are shared: one that is pinned already is compared with what the
-/// object declares and then used, one that is not is created and pinned. Objects are taken in the order given, so that
-/// the one that declares every map comes first.
+/// Maps that ask to be pinned by name (`LIBBPF_PIN_BY_NAME`) are shared: one that is pinned already is compared with
+/// what the object declares and then used, one that is not is created and pinned. Objects are taken in the order given,
+/// so that the one that declares every map comes first.
 #[derive(Clone, Default)]
 pub struct Loader<'a> {
     images: Vec<ObjectImage<'a>>,
@@ -74,17 +76,18 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::LayoutMismatch`] for a pinned map of another layout, [`Error::InvalidInput`] for a constant that no object declares or that
-    /// has another size and for the size of a map that no object declares, [`Error::Verifier`] with the end of the verifier's log,
-    /// [`Error::PermissionDenied`] without the capabilities. Pins made by a call that fails are removed again.
+    /// [`Error::LayoutMismatch`] for a pinned map of another layout, [`Error::InvalidInput`] for a constant that no
+    /// object declares or that has another size and for the size of a map that no object declares, [`Error::Verifier`]
+    /// with the end of the verifier's log, [`Error::PermissionDenied`] without the capabilities. Pins made by a call
+    /// that fails are removed again.
     pub fn load(&self) -> Result<ProgramSet> {
         let (set, pins) = self.load_opened(self.open()?)?;
         pins.keep();
         Ok(set)
     }
 
-    /// Adopts the programs pinned below `programs` by an earlier call with the same objects, constants and maps, or else loads
-    /// and pins them there. Other generations are left alone: see [`Generation::remove_others`].
+    /// Adopts the programs pinned below `programs` by an earlier call with the same objects, constants and maps, or
+    /// else loads and pins them there. Other generations are left alone: see [`Generation::remove_others`].
     ///
     /// Adopting verifies and loads nothing.
     ///
@@ -190,6 +193,7 @@ impl<'a> Loader<'a> {
     }
 
     fn load_opened(&self, opened: Vec<Opened>) -> Result<(ProgramSet, NewPins)> {
+        bpffs::require(&self.map_pins, "pin maps")?;
         fs::create_dir_all(&self.map_pins)
             .map_err(|error| Error::system("create directory", self.map_pins.display().to_string(), error))?;
         let mut pins = NewPins::default();

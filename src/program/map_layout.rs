@@ -11,8 +11,8 @@ use crate::sys::bpf::{self, MapFd};
 use crate::sys::object;
 use crate::{Error, Result};
 
-/// Every difference between a declaration and the map pinned at `path`, in one error. `types` is the type information of the
-/// object; where either side has none the sizes have to do.
+/// Every difference between a declaration and the map pinned at `path`, in one error. `types` is the type information
+/// of the object; where either side has none the sizes have to do.
 pub(super) fn compare(declared: &OpenMap<'_>, types: Option<&Btf<'_>>, path: &Path) -> Result<()> {
     let name = path.display().to_string();
     let pinned =

@@ -78,8 +78,8 @@ impl ProgramSet {
         self.shared.get(name).or_else(|| self.own.get(name))
     }
 
-    /// Pins programs and own maps as `<programs>/<generation>`. The directory gets its name when it is complete; one of that
-    /// name that is not complete is replaced.
+    /// Pins programs and own maps as `<programs>/<generation>`. The directory gets its name when it is complete; one of
+    /// that name that is not complete is replaced.
     pub(super) fn pin(&self, programs: &Path) -> Result<()> {
         let unfinished = programs.join(format!("unfinished_{}", process::id()));
         remove_tree(&unfinished)?;

@@ -21,8 +21,8 @@ pub(super) struct TcxLink {
 }
 
 impl TcxLink {
-    /// Puts a program on a hook: into the link that is pinned as the program's name in `links`, or by a new one when there is none
-    /// or its device is gone.
+    /// Puts a program on a hook: into the link that is pinned as the program's name in `links`, or by a new one when
+    /// there is none or its device is gone.
     pub(super) fn attach(links: &Path, device: Device<'_>, direction: Direction, program: &Program) -> Result<Self> {
         let pin = links.join(program.name());
         if let Some(link) = Self::open(&pin)?

@@ -16,10 +16,10 @@ const MIN_PACKET: usize = 14;
 
 /// `struct __sk_buff` (include/uapi/linux/bpf.h): what a program sees beside the packet.
 ///
-/// As input of a test run the kernel takes `mark`, `priority`, `ingress_ifindex`, `ifindex`, `cb`, `tstamp`, `wire_len`, `gso_segs`,
-/// `gso_size` and `hwtstamp`, and refuses any other field that is not 0 (net/bpf/test_run.c, `convert___skb_to_skb`). A device is looked
-/// up in the calling thread's namespace; without one the packet belongs to the loopback device. A VLAN tag is given as part of
-/// the packet.
+/// As input of a test run the kernel takes `mark`, `priority`, `ingress_ifindex`, `ifindex`, `cb`, `tstamp`,
+/// `wire_len`, `gso_segs`, `gso_size` and `hwtstamp`, and refuses any other field that is not 0 (net/bpf/test_run.c,
+/// `convert___skb_to_skb`). A device is looked up in the calling thread's namespace; without one the packet belongs to
+/// the loopback device. A VLAN tag is given as part of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -75,13 +75,14 @@ pub struct TestRun {
 
 /// Runs a tc program on a packet that starts with its Ethernet header.
 ///
-/// Redirects are decided but not carried out, and their target is not reported. With `repeat` above 1 each repetition gets the
-/// packet as the one before left it.
+/// Redirects are decided but not carried out, and their target is not reported. With `repeat` above 1 each repetition
+/// gets the packet as the one before left it.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when the packet is shorter than an Ethernet header, `repeat` is 0 or
-/// above 2^31 - 1, or the context sets a field that the kernel does not take; `NotFound` for a device that does not exist.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when the packet is shorter than an Ethernet header,
+/// `repeat` is 0 or above 2^31 - 1, or the context sets a field that the kernel does not take; `NotFound` for a device
+/// that does not exist.
 pub fn test_run(program: &Program, packet: &[u8], context: &SkBuff, repeat: u32) -> Result<TestRun> {
     if packet.len() < MIN_PACKET {
         return Err(Error::invalid("packet", format!("{} bytes", packet.len()), "shorter than an Ethernet header"));

@@ -1,4 +1,5 @@
-//! Links between programs and a device's tcx hooks (Linux 6.6). Devices are looked up in the calling thread's namespace.
+//! Links between programs and a device's tcx hooks (Linux 6.6). Devices are looked up in the calling thread's
+//! namespace.
 
 use std::io;
 use std::mem::{size_of, zeroed};

@@ -1,5 +1,5 @@
 //! A directory of pins for one test, and the objects to load.
-#![allow(dead_code, reason = "every test program compiles all of this and uses some")]
+#![allow(dead_code, unreachable_pub, reason = "every test program compiles all of this and uses some")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
