@@ -20,6 +20,8 @@ use crate::{ErrorKind, Result};
 
 /// The shortest MTU that IPv6 works with, in bytes (RFC 8200, section 5).
 const IPV6_MTU_MIN: u32 = 1280;
+/// How long the kernel may take to notice that both ends of a pair are up.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between attempts to reach the agent: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -65,12 +67,13 @@ pub(super) fn add(
     configure(&netns, &veth, &allocation, &alt_name, mtu.route)?;
 
     let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
-    if let Err(error) = agent.create_endpoint(&endpoint) {
-        if may_exist_nevertheless(&error) {
-            undo.push(format!("delete the endpoint of {attachment}"), || agent.delete_endpoint(attachment));
-        }
-        return Err(CniError::from(error));
+    let created = agent.create_endpoint(&endpoint);
+    if created.as_ref().err().is_none_or(may_exist_nevertheless) {
+        undo.push(format!("delete the endpoint of {attachment}"), || agent.delete_endpoint(attachment));
     }
+    created?;
+    veth.wait_until_running(host, CARRIER_TIMEOUT)?;
+    netns::still_there(&netns)?;
     undo.disarm();
     log::info!("{attachment} attached by {}", veth.host_ifname);
     Ok(result(conf, path, &veth, &allocation, mtu))
@@ -181,12 +184,9 @@ fn configure(
 
 /// A step that failed inside a namespace: was the container removed meanwhile?
 fn vanished(netns: &NetNs, error: crate::Error) -> CniError {
-    match NetNs::open(netns.path()) {
-        Ok(now) if now.is_same(netns) => error.into(),
-        _ => {
-            let message = format!("network namespace {} vanished meanwhile", netns.path().display());
-            CniError::new(ErrorCode::UnknownContainer, message).with_details(error.to_string())
-        }
+    match netns::still_there(netns) {
+        Ok(()) => error.into(),
+        Err(gone) => gone.with_details(error.to_string()),
     }
 }
 

@@ -40,6 +40,40 @@ pub trait Agent {
     fn health(&self) -> Result<()>;
 }
 
+impl<A: Agent + ?Sized> Agent for &A {
+    fn settings(&self) -> Result<NodeSettings> {
+        (**self).settings()
+    }
+
+    fn allocate(&self, owner: &str) -> Result<Allocation> {
+        (**self).allocate(owner)
+    }
+
+    fn release(&self, address: &AllocatedAddress) -> Result<()> {
+        (**self).release(address)
+    }
+
+    fn create_endpoint(&self, endpoint: &NewEndpoint) -> Result<()> {
+        (**self).create_endpoint(endpoint)
+    }
+
+    fn delete_endpoint(&self, attachment: &Attachment) -> Result<()> {
+        (**self).delete_endpoint(attachment)
+    }
+
+    fn endpoint_health(&self, attachment: &Attachment) -> Result<EndpointHealth> {
+        (**self).endpoint_health(attachment)
+    }
+
+    fn attachments(&self) -> Result<Vec<AttachedEndpoint>> {
+        (**self).attachments()
+    }
+
+    fn health(&self) -> Result<()> {
+        (**self).health()
+    }
+}
+
 /// Settings of the node that concern a pod's devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSettings {

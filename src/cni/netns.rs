@@ -19,3 +19,14 @@ pub(super) fn open_for(path: &Path) -> Result<NetNs, CniError> {
     }
     Ok(netns)
 }
+
+/// Fails when the path no longer leads to the namespace: the container was removed meanwhile.
+pub(super) fn still_there(netns: &NetNs) -> Result<(), CniError> {
+    match NetNs::open(netns.path()) {
+        Ok(now) if now.is_same(netns) => Ok(()),
+        _ => {
+            let message = format!("network namespace {} vanished meanwhile", netns.path().display());
+            Err(CniError::new(ErrorCode::UnknownContainer, message))
+        }
+    }
+}

@@ -32,7 +32,14 @@ pub fn main(about: About) -> ExitCode {
         return explain(about, &argument);
     }
     let environment = |name: &str| env::var_os(name);
-    let outcome = serve(environment, io::stdin().lock(), |conf| HttpAgent::new(&conf.socket));
+    let outcome = serve(environment, io::stdin().lock(), |conf| {
+        if let Err(error) = logging::start(conf.log_file.as_deref(), conf.log_level, subject(environment)) {
+            // no reason to leave a container without a network
+            let _ = writeln!(io::stderr(), "{}: {error}", about.name);
+        }
+        log::debug!("called for network {}", conf.name);
+        HttpAgent::new(&conf.socket)
+    });
     let (text, code) = match outcome {
         Ok(Outcome::NobodyCalls) => {
             introduce(about);
@@ -53,6 +60,12 @@ pub fn main(about: About) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What messages of this call are about: command, container and interface.
+fn subject(environment: impl Fn(&str) -> Option<OsString>) -> String {
+    let words = ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME"].map(|name| environment(name).unwrap_or_default());
+    words.map(|word| word.to_string_lossy().into_owned()).join(" ").trim_end().to_owned()
 }
 
 /// What a call that succeeded has to say.
@@ -106,13 +119,6 @@ fn execute<A: Agent>(
         let details = format!("cniVersion is {}, {} is the first with it", conf.version, command.since());
         return Err(CniError::new(ErrorCode::IncompatibleVersion, message).with_details(details));
     }
-    let about = match &environment.attachment {
-        Some(attachment) => format!("{} {attachment}", command.as_str()),
-        None => command.as_str().to_owned(),
-    };
-    logging::start(conf.log_file.as_deref(), conf.log_level, about)
-        .map_err(|error| CniError::new(ErrorCode::InvalidConfig, format!("invalid network configuration: {error}")))?;
-    log::debug!("called in network {}", conf.name);
     let agent = connect(conf);
     // Environment::parse gives every command what it needs
     let incomplete =

@@ -1,0 +1,356 @@
+//! The verbs against an agent in memory, in namespaces of their own. Needs root.
+mod common;
+#[path = "common/cni.rs"]
+mod harness;
+
+use std::path::Path;
+
+use common::netns::TestNetns;
+use harness::{Call, Host, answered, unreachable};
+use podwire::ErrorKind;
+use podwire::cni::{Attachment, DeletionQueue, Outcome};
+use podwire::endpoint::veth::{Veth, VethSpec};
+use podwire::netlink::{LinkChange, RouteSpec, Socket};
+use serde_json::{Value, json};
+
+const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+fn call<'a>(command: &'a str, container: &'a str, netns: &'a Path) -> Call<'a> {
+    Call { command, container, ifname: "eth0", netns }
+}
+
+fn with_result(mut conf: Value, result: &Value) -> Value {
+    conf["prevResult"] = result.clone();
+    conf
+}
+
+#[test]
+fn a_life_in_every_version() {
+    for version in VERSIONS {
+        let (host, pod) = (Host::new(), TestNetns::new());
+        let conf = host.conf(version);
+        let result = host.add("abc", &pod, &conf);
+        assert_eq!(result["cniVersion"], version);
+        assert_eq!(result["interfaces"][0]["name"], host.devices()[0]);
+        assert_eq!(result["interfaces"][1]["sandbox"], pod.path().to_str().expect("ASCII"));
+        assert_eq!(result["ips"][0]["address"], "10.8.0.1/32");
+        assert_eq!(result["ips"][1]["gateway"], "fd00:8::fe");
+        assert_eq!(result["ips"][0]["version"], if version < "1" { json!("4") } else { json!(null) });
+        let default = &result["routes"][1];
+        assert_eq!((&default["dst"], &default["gw"]), (&json!("0.0.0.0/0"), &json!("10.8.0.254")));
+        assert_eq!(default["mtu"], if version == "1.1.0" { json!(1450) } else { json!(null) });
+        {
+            let state = host.agent.state();
+            let endpoint = state.endpoints.values().next().expect("an endpoint");
+            assert_eq!(endpoint.pod, Some(("default".into(), "web".into())));
+            assert_eq!(endpoint.addresses[0].expiration, "claim-10.8.0.1");
+            assert_eq!(result["interfaces"][0]["mac"], endpoint.host_mac.to_string());
+            assert_eq!(state.calls, ["settings", "allocate", "create_endpoint"], "no needless request");
+        }
+        let check = host.call(&call("CHECK", "abc", pod.path()), &with_result(conf.clone(), &result));
+        match version {
+            "0.3.1" => assert_eq!(check.expect_err("no CHECK yet").error.code(), 1),
+            _ => assert_eq!(check.expect("as ADD left it"), Outcome::Silent),
+        }
+        for netns in [pod.path(), pod.path(), Path::new("")] {
+            assert_eq!(host.call(&call("DEL", "abc", netns), &conf).expect("DEL succeeds"), Outcome::Silent);
+            host.assert_clean(&[&pod]);
+        }
+    }
+}
+
+#[test]
+fn whatever_fails_is_undone() {
+    let cases = [
+        ("settings", unreachable(), 11),
+        ("settings", answered(500), 999),
+        ("allocate", answered(502), 104),
+        ("allocate", unreachable(), 11),
+        ("create_endpoint", answered(400), 999),
+        ("create_endpoint", answered(500), 999),
+        ("create_endpoint", answered(503), 11),
+        ("create_endpoint", unreachable(), 11),
+    ];
+    for (at, error, code) in cases {
+        let (host, pod) = (Host::new(), TestNetns::new());
+        let what = format!("{at}: {error}");
+        host.agent.fail(at, error);
+        host.refused(&call("ADD", "abc", pod.path()), &host.conf("1.0.0"), code);
+        host.assert_clean(&[&pod]);
+        let deletes = host.agent.state().calls.iter().filter(|call| **call == "delete_endpoint").count();
+        let may_exist = at == "create_endpoint" && what.contains("status 5");
+        assert_eq!(deletes, usize::from(may_exist), "{what}: what was refused is not deleted");
+    }
+}
+
+#[test]
+fn a_namespace_that_vanishes_at_any_step() {
+    for at in ["settings", "allocate", "create_endpoint"] {
+        let (host, path) =
+            (Host::new(), std::path::PathBuf::from(format!("/run/netns/podwire-gone-{at}-{}", std::process::id())));
+        let pod = podwire::netns::NetNs::create_named(&path).expect("a namespace");
+        host.agent.state().remove_at = Some((at, path.clone()));
+        let error = host.refused(&call("ADD", "abc", &path), &host.conf("1.1.0"), 3);
+        assert!(error["msg"].as_str().expect("text").contains("vanished"), "{error}");
+        host.assert_clean(&[]);
+        drop(pod);
+    }
+}
+
+#[test]
+fn unusable_namespaces() {
+    let host = Host::new();
+    let file = host.dir.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let conf = host.conf("1.0.0");
+    for command in ["ADD", "CHECK"] {
+        let previous = json!({ "interfaces": [{ "name": "eth0", "sandbox": "x" }] });
+        let conf = if command == "ADD" { conf.clone() } else { with_result(conf.clone(), &previous) };
+        host.refused(&call(command, "abc", Path::new("/run/netns/podwire-no-such")), &conf, 3);
+        host.refused(&call(command, "abc", &file), &conf, 4);
+        host.refused(&call(command, "abc", host.netns.path()), &conf, 4);
+        host.refused(&call(command, "abc", Path::new("/proc/thread-self/ns/mnt")), &conf, 4);
+    }
+    host.assert_clean(&[]);
+    assert!(host.agent.state().calls.is_empty(), "nothing is asked for in vain");
+}
+
+#[test]
+fn an_attachment_is_made_once() {
+    let (host, pod, other) = (Host::new(), TestNetns::new(), TestNetns::new());
+    let conf = host.conf("1.0.0");
+    let result = host.add("abc", &pod, &conf);
+    let error = host.refused(&call("ADD", "abc", pod.path()), &conf, 103);
+    assert!(error["msg"].as_str().expect("text").contains("abc:eth0 is attached already"), "{error}");
+    host.refused(&call("ADD", "abc", other.path()), &conf, 103);
+    // another container in the same namespace: its eth0 is taken
+    let error = host.refused(&call("ADD", "def", pod.path()), &conf, 103);
+    assert!(error["msg"].as_str().expect("text").contains("interface eth0 exists already"), "{error}");
+    assert_eq!(host.agent.state().allocated.len(), 2, "the first keeps its addresses, the others released theirs");
+    host.call(&call("CHECK", "abc", pod.path()), &with_result(conf, &result)).expect("the first is untouched");
+}
+
+#[test]
+fn what_a_killed_add_left_is_replaced_or_deleted() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let attachment = Attachment::new("abc", "eth0").expect("valid");
+    let leave = || {
+        host.netns.run(|| {
+            let name = attachment.host_ifname();
+            let spec = VethSpec::new(&name, "eth0", pod.netns()).expect("random bytes");
+            Veth::create(&Socket::open().expect("a socket"), &spec.alias("podwire_cni:pods:abc:eth0")).expect("a pair");
+        });
+    };
+    leave();
+    host.add("abc", &pod, &host.conf("1.0.0"));
+    host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
+    host.assert_clean(&[&pod]);
+    leave();
+    host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
+    host.assert_clean(&[&pod]);
+}
+
+#[test]
+fn a_device_of_somebody_else_is_left_alone() {
+    let (host, pod, other) = (Host::new(), TestNetns::new(), TestNetns::new());
+    let name = Attachment::new("abc", "eth0").expect("valid").host_ifname();
+    host.netns.run(|| {
+        let spec = VethSpec::new(&name, "theirs", other.netns()).expect("random bytes").alias("uplink");
+        Veth::create(&Socket::open().expect("a socket"), &spec).expect("a pair");
+    });
+    host.refused(&call("ADD", "abc", pod.path()), &host.conf("1.0.0"), 103);
+    host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
+    assert_eq!(host.devices(), [name]);
+}
+
+#[test]
+fn deletions_without_an_agent_are_queued() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let conf = host.conf("1.0.0");
+    host.add("abc", &pod, &conf);
+    for _ in 0..3 {
+        host.agent.fail("delete_endpoint", unreachable());
+        host.agent.fail("delete_endpoint", unreachable());
+        host.call(&call("DEL", "abc", Path::new("")), &conf).expect("DEL succeeds");
+        assert_eq!(host.devices(), [""; 0], "traffic ends with DEL");
+    }
+    let queue = DeletionQueue::beside(&host.socket_path());
+    let mut seen = Vec::new();
+    let lock = queue.drain(|attachment| {
+        seen.push(attachment.to_string());
+        Ok(())
+    });
+    assert_eq!(seen, ["abc:eth0"]);
+    assert!(lock.expect("drained").is_empty().expect("readable"));
+
+    // an agent that starts between the two questions gets the request itself
+    host.add("def", &pod, &conf);
+    host.agent.fail("delete_endpoint", unreachable());
+    host.call(&call("DEL", "def", Path::new("")), &conf).expect("DEL succeeds");
+    assert_eq!(host.agent.state().endpoints.len(), 1, "only abc, whose deletion the agent never got");
+    assert_eq!(std::fs::read_dir(queue.dir()).expect("the queue").count(), 1, "only the lock file");
+}
+
+#[test]
+fn a_deletion_that_cannot_be_kept_is_the_runtimes_again() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let conf = host.conf("1.0.0");
+    std::fs::write(host.dir.path().join("deleteQueue"), "in the way").expect("written");
+    host.add("abc", &pod, &conf);
+    host.agent.fail("delete_endpoint", unreachable());
+    host.refused(&call("DEL", "abc", pod.path()), &conf, 11);
+    host.call(&call("DEL", "abc", pod.path()), &conf).expect("with an agent it succeeds");
+    host.assert_clean(&[&pod]);
+}
+
+/// What may be wrong, and how CHECK names it.
+type Damage = (&'static str, &'static str, fn(&Host, &TestNetns));
+
+const DAMAGES: [Damage; 9] = [
+    ("1.0.0", "eth0 is down", |_, pod| {
+        let socket = pod.socket();
+        socket.link_set_down(socket.link_by_name("eth0").expect("eth0").index).expect("down");
+    }),
+    ("1.0.0", "eth0 has no carrier", |host, _| {
+        let (socket, name) = (host.netns.socket(), host.devices().remove(0));
+        socket.link_set_down(socket.link_by_name(&name).expect("the host side").index).expect("down");
+    }),
+    ("1.1.0", "eth0 has the MTU 1300, not 1500", |_, pod| {
+        let socket = pod.socket();
+        let change = LinkChange { mtu: Some(1300), ..LinkChange::default() };
+        socket.link_set(socket.link_by_name("eth0").expect("eth0").index, &change).expect("changed");
+    }),
+    ("0.4.0", "eth0 has the MAC address 02:00:00:00:00:09, not", |_, pod| {
+        let socket = pod.socket();
+        let mac = Some("02:00:00:00:00:09".parse().expect("an address"));
+        let change = LinkChange { mac, ..LinkChange::default() };
+        socket.link_set(socket.link_by_name("eth0").expect("eth0").index, &change).expect("changed");
+    }),
+    ("1.0.0", "address 10.8.0.1/32 is missing", |_, pod| {
+        let socket = pod.socket();
+        let device = socket.link_by_name("eth0").expect("eth0").index;
+        socket.address_delete(device, "10.8.0.1/32".parse().expect("a network")).expect("deleted");
+    }),
+    ("1.0.0", "address fd00:8::1/128 is missing", |_, pod| {
+        let socket = pod.socket();
+        let device = socket.link_by_name("eth0").expect("eth0").index;
+        socket.address_delete(device, "fd00:8::1/128".parse().expect("a network")).expect("deleted");
+    }),
+    ("1.0.0", "route to ::/0 via fd00:8::fe is missing", |_, pod| {
+        pod.socket().route_delete(&RouteSpec::new("::/0".parse().expect("a network"))).expect("deleted");
+    }),
+    ("1.1.0", "route to 0.0.0.0/0 via 10.8.0.254 has the MTU none, not 1450", |_, pod| {
+        let socket = pod.socket();
+        let default = RouteSpec::new("0.0.0.0/0".parse().expect("a network"));
+        socket.route_replace(&default.gateway("10.8.0.254".parse().expect("an address"))).expect("replaced");
+    }),
+    ("1.0.0", "eth0 does not exist", |host, _| {
+        let (socket, name) = (host.netns.socket(), host.devices().remove(0));
+        socket.link_delete(socket.link_by_name(&name).expect("the host side").index).expect("deleted");
+    }),
+];
+
+#[test]
+fn check_sees_what_changed() {
+    for (version, named, damage) in DAMAGES {
+        let (host, pod) = (Host::new(), TestNetns::new());
+        let conf = host.conf(version);
+        let conf = with_result(conf.clone(), &host.add("abc", &pod, &conf));
+        host.call(&call("CHECK", "abc", pod.path()), &conf).expect("nothing changed yet");
+        damage(&host, &pod);
+        let error = host.refused(&call("CHECK", "abc", pod.path()), &conf, 102);
+        assert!(error["details"].as_str().expect("text").contains(named), "{named}: {error}");
+    }
+}
+
+#[test]
+fn check_asks_the_agent() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let conf = host.conf("1.0.0");
+    let result = host.add("abc", &pod, &conf);
+    let check = call("CHECK", "abc", pod.path());
+    host.refused(&check, &conf, 7);
+    let conf = with_result(conf, &result);
+    host.agent.fail("endpoint_health", unreachable());
+    host.refused(&check, &conf, 11);
+    host.agent.fail("endpoint_health", answered(404));
+    host.refused(&check, &conf, 100);
+    host.agent.state().unhealthy = true;
+    host.refused(&check, &conf, 101);
+    host.agent.state().unhealthy = false;
+    host.call(&check, &conf).expect("all is well");
+    let other = Call { ifname: "net1", ..check };
+    host.refused(&other, &conf, 7);
+}
+
+#[test]
+fn status_says_whether_add_can_be_served() {
+    let host = Host::new();
+    let status = call("STATUS", "", Path::new(""));
+    host.call(&status, &host.conf("1.1.0")).expect("it can");
+    for at in ["health", "settings"] {
+        host.agent.fail(at, unreachable());
+        let error = host.refused(&status, &host.conf("1.1.0"), 50);
+        assert!(error["details"].as_str().expect("text").contains("is it running"), "{error}");
+    }
+    for command in ["STATUS", "GC"] {
+        host.refused(&call(command, "", Path::new("")), &host.conf("1.0.0"), 1);
+    }
+}
+
+#[test]
+fn garbage_of_this_network_is_collected_and_nothing_else() {
+    let host = Host::new();
+    let pods: Vec<TestNetns> = (0..4).map(|_| TestNetns::new()).collect();
+    let conf = host.conf("1.1.0");
+    let mut other = conf.clone();
+    other["name"] = json!("other");
+    host.add("valid", &pods[0], &conf);
+    host.add("stale", &pods[1], &conf);
+    host.add("foreign", &pods[2], &other);
+    // an endpoint without a device, and a device without an endpoint
+    host.add("orphan", &pods[3], &conf);
+    let orphan = Attachment::new("orphan", "eth0").expect("valid");
+    let socket = host.netns.socket();
+    socket.link_delete(socket.link_by_name(&orphan.host_ifname()).expect("its device").index).expect("deleted");
+    host.netns.run(|| {
+        let name = Attachment::new("killed", "eth0").expect("valid").host_ifname();
+        let spec = VethSpec::new(&name, "eth0", pods[3].netns()).expect("random bytes");
+        Veth::create(&socket, &spec.alias("podwire_cni:pods:killed:eth0")).expect("a pair");
+    });
+
+    let gc = call("GC", "", Path::new(""));
+    host.refused(&gc, &conf, 7);
+    assert_eq!(host.agent.state().endpoints.len(), 4, "without a list nothing goes");
+    let mut listed = conf.clone();
+    listed["cni.dev/valid-attachments"] = json!([{ "containerID": "valid", "ifname": "eth0" }]);
+    host.agent.fail("delete_endpoint", answered(500));
+    let error = host.refused(&gc, &listed, 105);
+    assert!(error["msg"].as_str().expect("text").starts_with("1 stale"), "{error}");
+    host.call(&gc, &listed).expect("the second time all goes well");
+    let left: Vec<String> = host.agent.state().endpoints.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["foreign:eth0", "valid:eth0"]);
+    let mut names = ["foreign", "valid"].map(|id| Attachment::new(id, "eth0").expect("valid").host_ifname());
+    names.sort();
+    let mut devices = host.devices();
+    devices.sort();
+    assert_eq!(devices, names);
+
+    other["cni.dev/valid-attachments"] = json!([]);
+    host.call(&gc, &other).expect("nothing is valid there");
+    assert_eq!(host.agent.state().endpoints.len(), 1);
+    assert_eq!(pods[2].socket().link_by_name("eth0").expect_err("gone").kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_plugin_later_in_the_list_is_no_place_for_this_one() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let conf = with_result(host.conf("1.0.0"), &json!({ "cniVersion": "1.0.0", "interfaces": [] }));
+    let error = host.refused(&call("ADD", "abc", pod.path()), &conf, 7);
+    assert!(error["msg"].as_str().expect("text").contains("prevResult"), "{error}");
+    let mut small = host.conf("1.0.0");
+    small["mtu"] = json!(1000);
+    let error = host.refused(&call("ADD", "abc", pod.path()), &small, 7);
+    assert!(error["msg"].as_str().expect("text").contains("1280"), "{error}");
+    host.assert_clean(&[&pod]);
+}
