@@ -87,7 +87,7 @@ impl Pod {
     }
 
     /// A frame's addresses as the pod writes them: from itself to the gateway.
-    pub(crate) const fn to_gateway(&self) -> (Mac, Mac) {
+    pub(crate) const fn to_gateway(self) -> (Mac, Mac) {
         (self.mac, self.node_mac)
     }
 
@@ -158,6 +158,8 @@ pub(crate) enum Prepare {
 pub(crate) struct Setup {
     pub(crate) constants: Constants,
     pub(crate) ring_bytes: Option<u32>,
+    /// An object to load beside the node's.
+    pub(crate) beside: Option<ObjectImage<'static>>,
 }
 
 impl Setup {
@@ -173,7 +175,7 @@ impl Setup {
             .set("cfg_pods_ipv4_mask", [255u8, 255, 255, 0])
             .set("cfg_pods_ipv6", Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0).octets())
             .set("cfg_pods_ipv6_mask", Ipv6Addr::from(!0u128 << 8).octets());
-        Self { constants, ring_bytes: None }
+        Self { constants, ring_bytes: None, beside: None }
     }
 
     pub(crate) fn load(self) -> Datapath {
@@ -186,6 +188,9 @@ impl Setup {
             .constants(self.constants);
         if let Some(bytes) = self.ring_bytes {
             loader = loader.max_entries("podwire_events", bytes);
+        }
+        if let Some(image) = self.beside {
+            loader = loader.object(image);
         }
         let set = loader.load().expect("the programs load");
         let datapath = Datapath { root, set };

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * What the datapath is measured against: an empty program, and the floor. The floor does what any container datapath has
+ * to do at the least: parse, find the destination (one hash lookup), find the connection (one LRU lookup), write both MAC
+ * addresses, redirect. It checks nothing, counts nothing and knows no policy. floor_new makes the connection's entry as well.
+ */
+#include "lib/packet.h"
+
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define DESTINATION_IPV4 1
+#define DESTINATION_IPV6 2
+
+struct destination_key {
+	__u8 ip[16];
+	__u32 family;
+};
+
+struct destination {
+	__u32 ifindex;
+	__u32 pad;
+	__u8 mac[8];
+	__u8 node_mac[8];
+};
+
+struct tuple4 {
+	__be32 source;
+	__be32 destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 protocol;
+};
+
+struct tuple6 {
+	__u8 source[16];
+	__u8 destination[16];
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 protocol;
+};
+
+struct connection {
+	__u64 packets;
+	__u64 bytes;
+	__u32 verdict;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65535);
+	__type(key, struct destination_key);
+	__type(value, struct destination);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} bench_destination SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tuple4);
+	__type(value, struct connection);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} bench_tuple4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tuple6);
+	__type(value, struct connection);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} bench_tuple6 SEC(".maps");
+
+/* Makes every packet of floor_new one of a new connection. */
+__u32 bench_flow;
+
+struct header4 {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 total_length;
+	__be16 id;
+	__be16 fragment;
+	__u8 ttl;
+	__u8 protocol;
+	__be16 checksum;
+	__be32 source;
+	__be32 destination;
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+struct header6 {
+	__be32 version_class_flow;
+	__be16 payload_length;
+	__u8 next_header;
+	__u8 hop_limit;
+	__u8 source[16];
+	__u8 destination[16];
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+static __always_inline int send(struct ethernet *eth, const struct destination *to)
+{
+	copy_mac(eth->destination, to->mac);
+	copy_mac(eth->source, to->node_mac);
+	return bpf_redirect_peer(to->ifindex, 0);
+}
+
+static __always_inline int floor4(struct __sk_buff *skb, bool new)
+{
+	struct destination_key key = { .family = DESTINATION_IPV4 };
+	struct connection fresh = {};
+	struct destination *to;
+	struct tuple4 tuple;
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + sizeof(struct header4));
+	struct header4 *ip = (void *)(eth + 1);
+
+	if (!eth || ip->version_ihl != 0x45 || (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP))
+		return TC_ACT_SHOT;
+	*(__be32 *)key.ip = ip->destination;
+	to = bpf_map_lookup_elem(&bench_destination, &key);
+	if (!to)
+		return TC_ACT_SHOT;
+	tuple.source = ip->source;
+	tuple.destination = ip->destination;
+	tuple.source_port = ip->source_port;
+	tuple.destination_port = ip->destination_port;
+	tuple.protocol = ip->protocol;
+	if (new) {
+		tuple.source ^= bench_flow++;
+		bpf_map_update_elem(&bench_tuple4, &tuple, &fresh, BPF_ANY);
+	} else if (!bpf_map_lookup_elem(&bench_tuple4, &tuple)) {
+		return TC_ACT_SHOT;
+	}
+	return send(eth, to);
+}
+
+static __always_inline int floor6(struct __sk_buff *skb, bool new)
+{
+	struct destination_key key = { .family = DESTINATION_IPV6 };
+	struct connection fresh = {};
+	struct destination *to;
+	struct tuple6 tuple;
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + sizeof(struct header6));
+	struct header6 *ip = (void *)(eth + 1);
+
+	if (!eth || (ip->next_header != IPPROTO_TCP && ip->next_header != IPPROTO_UDP))
+		return TC_ACT_SHOT;
+	__builtin_memcpy(key.ip, ip->destination, sizeof(key.ip));
+	to = bpf_map_lookup_elem(&bench_destination, &key);
+	if (!to)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(tuple.source, ip->source, sizeof(tuple.source));
+	__builtin_memcpy(tuple.destination, ip->destination, sizeof(tuple.destination));
+	tuple.source_port = ip->source_port;
+	tuple.destination_port = ip->destination_port;
+	tuple.protocol = ip->next_header;
+	if (new) {
+		*(__u32 *)tuple.source ^= bench_flow++;
+		bpf_map_update_elem(&bench_tuple6, &tuple, &fresh, BPF_ANY);
+	} else if (!bpf_map_lookup_elem(&bench_tuple6, &tuple)) {
+		return TC_ACT_SHOT;
+	}
+	return send(eth, to);
+}
+
+static __always_inline int floor(struct __sk_buff *skb, bool new)
+{
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN);
+
+	if (eth && eth->type == ETHERTYPE_IPV4)
+		return floor4(skb, new);
+	if (eth && eth->type == ETHERTYPE_IPV6)
+		return floor6(skb, new);
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int bench_empty(struct __sk_buff *skb)
+{
+	(void)skb;
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int bench_floor(struct __sk_buff *skb)
+{
+	return floor(skb, false);
+}
+
+SEC("tc")
+int bench_floor_new(struct __sk_buff *skb)
+{
+	return floor(skb, true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
