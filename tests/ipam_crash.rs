@@ -127,25 +127,31 @@ fn a_killed_process_loses_nothing_and_leaks_nothing() {
     assert!(told.has.len() > 1000, "only {} allocations: not much of a test", told.has.len());
 }
 
-/// Does nothing unless started by the test below, under a limit on the size of files: allocates until that is reached.
+/// Does nothing unless started by the test below, under a limit on the size of files: four threads allocate until that is reached.
 #[test]
 fn child_allocates_until_the_disk_is_full() {
     let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
     let (ipam, _) = Ipam::open(dir, config()).expect("opens");
-    let error = (0..)
-        .find_map(|number| {
-            let owner = format!("pod-{number}");
-            let result = ipam.allocate_next(&owner, Families::All, Lifetime::Permanent);
-            result.map(|pod| pod.addresses().for_each(|address| say(&format!("has {owner} {address}")))).err()
-        })
-        .expect("the limit is reached");
-    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
-    assert_eq!(error.errno(), Some(libc::EFBIG), "{error}");
-    assert!(error.to_string().contains("ipam.journal"), "{error}");
-    // the failed one is undone, and so is whatever is tried now
+    let allocate = |owner: &str| ipam.allocate_next(owner, Families::All, Lifetime::Permanent);
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let allocate = &allocate;
+            scope.spawn(move || {
+                let until_full = (0..).find_map(|number| {
+                    let owner = format!("pod-{worker}-{number}");
+                    let pod = allocate(&owner);
+                    pod.map(|pod| pod.addresses().for_each(|address| say(&format!("has {owner} {address}")))).err()
+                });
+                let error = until_full.expect("the limit is reached");
+                assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+                assert_eq!(error.errno(), Some(libc::EFBIG), "{error}");
+                assert!(error.to_string().contains("ipam.journal"), "{error}");
+            });
+        }
+    });
+    // those that failed are undone, and so is what is tried now
     let before = ipam.leases();
-    let long = "x".repeat(400);
-    ipam.allocate_next(&long, Families::All, Lifetime::Permanent).expect_err("still no room");
+    allocate(&"x".repeat(500)).expect_err("still no room for a record of this length");
     assert_eq!(ipam.leases(), before);
     say(&format!("ends {}", before.len()));
 }
@@ -170,9 +176,8 @@ fn a_full_disk_fails_the_call_and_nothing_else() {
     let said: Vec<_> =
         text.lines().filter_map(|line| line.split_once("@has ").map(|(_, said)| said.to_owned())).collect();
     let leases = ipam.leases();
-    let mut found: Vec<_> = leases.iter().filter(|lease| &*lease.owner != ROUTER).collect();
-    found.sort_by_key(|lease| said.iter().position(|said| said.ends_with(&format!(" {}", lease.address))));
-    let found: Vec<_> = found.iter().map(|lease| format!("{} {}", lease.owner, lease.address)).collect();
-    assert_eq!(found, said);
+    let found = leases.iter().filter(|lease| &*lease.owner != ROUTER);
+    let found: BTreeSet<_> = found.map(|lease| format!("{} {}", lease.owner, lease.address)).collect();
+    assert_eq!(found, said.iter().cloned().collect());
     assert!(said.len() > 100 && text.contains(&format!("@ends {}", leases.len())), "{text}");
 }

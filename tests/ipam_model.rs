@@ -423,8 +423,13 @@ fn configs() -> impl Strategy<Value = Config> {
     (families, any::<bool>()).prop_map(|((ipv4, ipv6_prefix), strict)| Config { ipv4, ipv6_prefix, strict })
 }
 
+/// PROPTEST_CASES asks for a longer run.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(128, |cases| cases.parse().expect("a number of cases"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_history_goes_as_in_the_model(config in configs(), steps in steps()) {

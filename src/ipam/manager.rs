@@ -195,6 +195,8 @@ impl Ipam {
     }
 
     /// Releases everything that `owner` has, and says what that was. Fails with [`Error::NotFound`] if it has nothing.
+    ///
+    /// A pod that is made anew under an old name shares its owner with the one that is going: there, release by address.
     pub fn release_owner(&self, owner: &str) -> Result<Vec<Lease>> {
         self.change(|ledger, now| {
             let addresses = ledger.addresses_of(owner);

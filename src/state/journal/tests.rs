@@ -167,3 +167,32 @@ fn a_journal_in_doubt_takes_no_more_until_it_is_rewritten() {
     drop(journal);
     assert_eq!(open(&path).1.records, ["kept", "taken"]);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Whatever is in the file: it opens, or it is reported and left as it is.
+    #[test]
+    fn any_bytes_are_survived(
+        edits in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0_u8..), 0..12),
+        tail in proptest::collection::vec(0_u8.., 0..40),
+    ) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal");
+        journal_of(&path, UNITS);
+        let mut bytes = fs::read(&path).expect("readable");
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.extend(tail);
+        fs::write(&path, &bytes).expect("garbled");
+        match Strings::open(&path) {
+            Ok((_, replay)) => proptest::prop_assert!(UNITS.concat().iter().zip(&replay.records).all(|(was, is)| was == is)),
+            Err(error) => {
+                proptest::prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
+                proptest::prop_assert_eq!(fs::read(&path).expect("readable"), bytes);
+            }
+        }
+    }
+}
