@@ -1,1 +1,134 @@
-//! The facade: a node's datapath, opened or restored.
+//! The facade: a node's datapath, opened or taken over.
+
+mod builder;
+mod cleanup;
+mod config;
+mod host;
+mod inspect;
+mod node;
+mod open;
+mod status;
+mod sysctls;
+
+use std::sync::Arc;
+
+use log::{info, warn};
+
+pub use builder::DatapathBuilder;
+pub use cleanup::CleanedUp;
+pub use config::{Devices, NodeConfig};
+pub use inspect::{MapOverview, MapRow};
+pub use node::{LOOPBACK_IPV4, Node, NodeDevice};
+pub use status::{Health, Status};
+
+use crate::endpoint::EndpointManager;
+use crate::events::EventReader;
+use crate::ipam::Ipam;
+use crate::program::{Attacher, ProgramSet};
+use crate::state::Lock;
+use crate::tables::{ForwardsMap, LxcEntry, MetricsMap};
+use crate::{EndpointId, Result};
+
+/// A node's datapath: its devices, maps and programs, its addresses and its endpoints.
+///
+/// Opening it creates what is missing and takes over what is there. Dropping it changes nothing in the kernel: packets flow
+/// on, and the next one to open it finds everything as it was. One process at a time has it open.
+pub struct Datapath {
+    paths: node::Paths,
+    node: Node,
+    ipam: Arc<Ipam>,
+    endpoints: EndpointManager,
+    programs: ProgramSet,
+    attacher: Attacher,
+    metrics: MetricsMap,
+    forwards: ForwardsMap,
+    _lock: Lock,
+}
+
+/// What [`Datapath::mark_synced`] removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Endpoints whose devices were gone.
+    pub endpoints: Vec<EndpointId>,
+    /// Entries of `cilium_lxc` that nobody asked for.
+    pub addresses: usize,
+    /// Rows of `podwire_endpoints` without an endpoint.
+    pub rows: usize,
+    /// Generations of programs that nothing uses any more.
+    pub generations: Vec<String>,
+}
+
+impl Datapath {
+    /// Begins with the default folders: see [`DatapathBuilder`].
+    pub fn builder() -> DatapathBuilder {
+        DatapathBuilder::default()
+    }
+
+    /// The node as it turned out.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The pods' addresses.
+    pub fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
+
+    /// The endpoints.
+    pub fn endpoints(&self) -> &EndpointManager {
+        &self.endpoints
+    }
+
+    /// Counters of dropped packets by reason and direction, and of forwarded ones as of the last
+    /// [`maintain`](Self::maintain).
+    pub fn metrics(&self) -> &MetricsMap {
+        &self.metrics
+    }
+
+    /// Counters of forwarded packets by the way they went, up to date.
+    pub fn forwards(&self) -> &ForwardsMap {
+        &self.forwards
+    }
+
+    /// Whether the programs were found pinned rather than loaded.
+    pub fn adopted(&self) -> bool {
+        self.programs.adopted()
+    }
+
+    /// The events of the programs. There should be one reader at a time.
+    pub fn events(&self) -> Result<EventReader> {
+        EventReader::open_pinned(self.paths.maps())
+    }
+
+    /// Says that every endpoint which should exist has been created or restored: only now leftovers may go.
+    pub fn mark_synced(&self) -> Result<Leftovers> {
+        let endpoints = self.endpoints.collect()?;
+        let rows = self.endpoints.remove_stray_rows()?;
+        let reach = self.endpoints.reach();
+        reach.mark_complete();
+        let drift = reach.resync()?;
+        let generations = self.programs.generation().remove_others(&self.paths.programs())?;
+        Ok(Leftovers { endpoints, addresses: drift.foreign, rows, generations })
+    }
+
+    /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
+    /// changed in the maps, brings the counters of forwarded packets into `cilium_metrics`.
+    pub fn maintain(&self) -> Result<()> {
+        for lease in self.ipam.expire()? {
+            info!("address {} of {} was never claimed and is free again", lease.address, lease.owner);
+        }
+        let drift = self.endpoints.reach().resync()?;
+        if drift.missing + drift.different + drift.foreign > 0 {
+            warn!(
+                "cilium_lxc: {} entries were missing, {} different, {} not ours; {} repaired",
+                drift.missing, drift.different, drift.foreign, drift.reconciled.repaired
+            );
+        }
+        self.forwards.copy_to(&self.metrics)
+    }
+
+    /// What an address stands for on this node.
+    pub fn address(&self, address: std::net::IpAddr) -> Result<Option<LxcEntry>> {
+        self.endpoints.reach().lookup(address)
+    }
+}

@@ -9,6 +9,7 @@ pub mod cni;
 mod datapath;
 pub mod endpoint;
 mod error;
+pub mod events;
 mod ids;
 pub mod ipam;
 mod labels;
@@ -22,6 +23,10 @@ mod sys;
 pub mod sysctl;
 pub mod tables;
 
+pub use datapath::{
+    CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
+    NodeConfig, NodeDevice, Status,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};

@@ -42,6 +42,7 @@ pub use shared::{Field, Shared};
     non_snake_case,
     non_upper_case_globals,
     clippy::all,
+    clippy::unwrap_used,
     clippy::undocumented_unsafe_blocks
 )]
 mod oracle {

@@ -1,3 +1,36 @@
-//! Endpoints: their states, creation, restoration and removal.
+//! Endpoints: a pod's place on the node, from its creation to its removal.
+//!
+//! An endpoint is one row in `podwire_endpoints` (what its pod may send as), an entry per address in `cilium_lxc` (how
+//! others reach it) and two attachments of programs that every endpoint shares. Creating one compiles and loads nothing.
+//!
+//! [`EndpointManager`] keeps them: typed [states](EndpointState), creation that takes back what it did when a step fails,
+//! restoration after a restart, deletion that always succeeds in the end.
 
+mod creation;
+mod manager;
+mod reach;
+mod reaper;
+mod record;
+mod reference;
+mod regeneration;
+mod removal;
+mod restoration;
+mod spec;
+mod state;
+mod store;
+mod table;
+mod timings;
+mod undo;
 pub mod veth;
+mod wiring;
+
+pub use manager::EndpointManager;
+pub(crate) use manager::Wiring;
+pub(crate) use reach::Reach;
+pub use record::{Endpoint, EndpointRecord, LogEntry};
+pub use reference::EndpointRef;
+pub use removal::Removal;
+pub use spec::{DeviceRef, EndpointSpec};
+pub use state::EndpointState;
+pub(crate) use store::recorded_devices;
+pub use timings::{Stage, Timings};

@@ -11,6 +11,8 @@ mod address;
 mod catalog;
 mod conntrack;
 mod drop_reason;
+mod endpoint_rows;
+mod forwards;
 mod ipcache;
 mod lb;
 mod lxc;
@@ -28,6 +30,8 @@ pub use conntrack::{
     Connection, CtDirection, CtFlags, CtMap, CtPath, CtPathFlags, CtState, FlowTuple, Rewrite, RewriteSide,
 };
 pub use drop_reason::{DropReason, Reason};
+pub use endpoint_rows::EndpointRows;
+pub use forwards::ForwardsMap;
 pub use ipcache::{IpCache, IpCacheEntry, IpCacheFlags};
 pub use lb::{
     Affinity, AffinityClient, Algorithm, Backend, BackendId, BackendState, Frontend, LbMap, MAGLEV_SLOTS, MaglevTables,

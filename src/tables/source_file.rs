@@ -10,6 +10,13 @@ use std::fmt;
 pub struct SourceFile(u8);
 
 impl SourceFile {
+    /// `host.bpf.c`.
+    pub const HOST: Self = Self(1);
+    /// `lxc.bpf.c`.
+    pub const LXC: Self = Self(2);
+    /// `netdev.bpf.c`.
+    pub const NETDEV: Self = Self(6);
+
     /// The file with a number.
     pub const fn new(number: u8) -> Self {
         Self(number)

@@ -1,0 +1,175 @@
+//! What a node is to be.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use serde::{Deserialize, Serialize};
+
+use crate::ipam::IpamConfig;
+use crate::program::AttachMode;
+use crate::{Error, Result};
+
+/// Drop events that a CPU may emit in a window of 256 ticks, unless configured otherwise.
+const DROP_EVENTS: u32 = 1000;
+/// The least MTU that both families allow (RFC 8200, section 5).
+const MTU_MIN: u32 = 1280;
+/// The greatest MTU of a veth device.
+const MTU_MAX: u32 = 65_535;
+
+/// A node's configuration. Ranges are those from which its pods get their addresses; at least one family has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    pub(super) name: String,
+    pub(super) cluster_name: String,
+    pub(super) ipv4_range: Option<Ipv4Network>,
+    pub(super) ipv6_range: Option<Ipv6Network>,
+    pub(super) excluded: Vec<IpNetwork>,
+    pub(super) devices: Devices,
+    pub(super) attach_mode: AttachMode,
+    pub(super) mtu: Option<u32>,
+    pub(super) map_sizes: BTreeMap<String, u32>,
+    pub(super) drop_events: u32,
+}
+
+/// The native devices, through which the node reaches others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Devices {
+    /// Those of the default routes.
+    #[default]
+    Detect,
+    /// These, which must exist; none at all for a node that only joins its own pods.
+    Named(Vec<String>),
+}
+
+impl NodeConfig {
+    /// A node of this name, so far without addresses for its pods.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            cluster_name: "default".to_owned(),
+            ipv4_range: None,
+            ipv6_range: None,
+            excluded: Vec::new(),
+            devices: Devices::Detect,
+            attach_mode: AttachMode::Auto,
+            mtu: None,
+            map_sizes: BTreeMap::new(),
+            drop_events: DROP_EVENTS,
+        }
+    }
+
+    /// The cluster's name; `default` unless told.
+    pub fn cluster_name(mut self, name: impl Into<String>) -> Self {
+        self.cluster_name = name.into();
+        self
+    }
+
+    /// The range of the pods' IPv4 addresses.
+    pub fn ipv4(mut self, range: Ipv4Network) -> Self {
+        self.ipv4_range = Some(range);
+        self
+    }
+
+    /// The range of the pods' IPv6 addresses.
+    pub fn ipv6(mut self, range: Ipv6Network) -> Self {
+        self.ipv6_range = Some(range);
+        self
+    }
+
+    /// Addresses or prefixes of the ranges that pods never get.
+    pub fn exclude(mut self, network: IpNetwork) -> Self {
+        self.excluded.push(network);
+        self
+    }
+
+    /// The native devices.
+    pub fn devices(mut self, devices: Devices) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// How programs are attached.
+    pub fn attach_mode(mut self, mode: AttachMode) -> Self {
+        self.attach_mode = mode;
+        self
+    }
+
+    /// The MTU of the pods' devices in bytes; that of the native devices unless told.
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// The size of a map, by its name. Takes effect when the map is created.
+    pub fn map_size(mut self, map: impl Into<String>, entries: u32) -> Self {
+        self.map_sizes.insert(map.into(), entries);
+        self
+    }
+
+    /// How many drop events a CPU may emit in a window of 256 ticks (about a second); 0 for none.
+    pub fn drop_events(mut self, count: u32) -> Self {
+        self.drop_events = count;
+        self
+    }
+
+    /// Checks what can be checked before anything is done.
+    pub(super) fn validate(&self) -> Result<()> {
+        dns_name("node-name", &self.name)?;
+        dns_name("cluster-name", &self.cluster_name)?;
+        if self.ipv4_range.is_none() && self.ipv6_range.is_none() {
+            return Err(Error::invalid("ipv4-range", "", "give an ipv4-range, an ipv6-range or both"));
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
+            return Err(Error::invalid("mtu", mtu.to_string(), format!("must be from {MTU_MIN} to {MTU_MAX}")));
+        }
+        if let Some((map, _)) = self.map_sizes.iter().find(|(_, entries)| **entries == 0) {
+            return Err(Error::invalid(format!("size of map {map}"), "0", "must be at least 1"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ipam(&self) -> IpamConfig {
+        let mut config = IpamConfig::new();
+        for range in self.ipv4_range.map(IpNetwork::V4).into_iter().chain(self.ipv6_range.map(IpNetwork::V6)) {
+            config = config.range(range);
+        }
+        self.excluded.iter().fold(config, |config, network| config.exclude(*network))
+    }
+}
+
+/// Letters, digits, dashes and dots, as in a host's name (RFC 1123).
+fn dns_name(field: &'static str, name: &str) -> Result<()> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if name.len() <= 253 && name.split('.').all(label) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(Error::invalid(field, shown, "must be labels of letters, digits and dashes, 1 to 63 each, joined by dots"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_values_name_their_key() {
+        let good = NodeConfig::new("node-1.example").ipv4("10.0.0.0/24".parse().expect("a range"));
+        assert!(good.validate().is_ok());
+        for (config, key) in [
+            (NodeConfig { name: String::new(), ..good.clone() }, "node-name"),
+            (NodeConfig { name: "a..b".into(), ..good.clone() }, "node-name"),
+            (good.clone().cluster_name("a/b"), "cluster-name"),
+            (good.clone().mtu(100), "mtu"),
+            (good.clone().map_size("cilium_lxc", 0), "size of map cilium_lxc"),
+            (NodeConfig::new("n"), "ipv4-range"),
+        ] {
+            let error = config.validate().expect_err(key).to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The node's own devices: the pair `cilium_host`/`cilium_net` with the gateway's address, and the native devices.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::config::{Devices, NodeConfig};
+use super::node::NodeDevice;
+use crate::ipam::RouterAddresses;
+use crate::netlink::{AddressSpec, DeviceSpec, Link, LinkChange, RouteSpec, Scope, Socket, VethSpec};
+use crate::{Error, ErrorKind, IfIndex, MacAddr, Result};
+
+pub(super) const HOST: &str = "cilium_host";
+pub(super) const NET: &str = "cilium_net";
+/// The alternative names that mark the pair as ours, whoever looks and whatever became of the state directory.
+const HOST_MARK: &str = "podwire_host";
+const NET_MARK: &str = "podwire_net";
+/// The main routing table.
+const TABLE_MAIN: u32 = 254;
+const MTU_DEFAULT: u32 = 1500;
+
+/// Makes the pair, or takes over the one that a predecessor made.
+///
+/// # Errors
+///
+/// `Foreign` where another program made a device of that name.
+pub(super) fn ensure_pair(socket: &Socket, mtu: u32) -> Result<(IfIndex, IfIndex)> {
+    let (host, net) = match (find(socket, HOST)?, find(socket, NET)?) {
+        (Some(host), Some(net)) => (own(host, HOST_MARK)?.index, own(net, NET_MARK)?.index),
+        (None, None) => create_pair(socket)?,
+        // A veth device can't lose its other end: one of them is something else, or in another namespace.
+        (Some(other), None) | (None, Some(other)) => return Err(foreign(&other)),
+    };
+    for device in [host, net] {
+        let change = LinkChange { up: Some(true), arp: Some(false), mtu: Some(mtu), ..LinkChange::default() };
+        socket.link_set(device, &change)?;
+    }
+    Ok((host, net))
+}
+
+fn create_pair(socket: &Socket) -> Result<(IfIndex, IfIndex)> {
+    let spec = VethSpec {
+        device: DeviceSpec { name: HOST, ..DeviceSpec::default() },
+        peer: DeviceSpec { name: NET, ..DeviceSpec::default() },
+        ..VethSpec::default()
+    };
+    let pair = socket.link_create_veth(&spec)?;
+    let marked = socket
+        .link_add_alt_name(pair.index, HOST_MARK)
+        .and_then(|()| socket.link_add_alt_name(socket.link_by_name(NET)?.index, NET_MARK))
+        .and_then(|()| socket.link_by_name(NET));
+    match marked {
+        Ok(net) => Ok((pair.index, net.index)),
+        Err(error) => {
+            socket.link_delete(pair.index)?;
+            Err(error)
+        }
+    }
+}
+
+fn own(link: Link, mark: &str) -> Result<Link> {
+    if link.alt_names.iter().any(|name| name == mark) { Ok(link) } else { Err(foreign(&link)) }
+}
+
+fn foreign(link: &Link) -> Error {
+    Error::Foreign {
+        object: format!("device {}", link.name),
+        owner: "another program".to_owned(),
+        remedy: "stop that program and delete the device, or run in another network namespace".into(),
+    }
+}
+
+/// Deletes the pair if it is ours; tells whether there was one.
+pub(super) fn delete_pair(socket: &Socket) -> Result<bool> {
+    match find(socket, HOST)? {
+        Some(host) if own(host.clone(), HOST_MARK).is_ok() => socket.link_delete(host.index).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
+    match socket.link_by_name(name) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives `cilium_host` the gateway's addresses, and no other, and the routes to the pods.
+pub(super) fn configure_host(
+    socket: &Socket,
+    host: IfIndex,
+    config: &NodeConfig,
+    router: &RouterAddresses,
+) -> Result<()> {
+    let wanted: Vec<IpNetwork> =
+        [router.ipv4.map(IpAddr::V4), router.ipv6.map(IpAddr::V6)].into_iter().flatten().map(IpNetwork::from).collect();
+    for address in socket.addresses(Some(host))? {
+        let link_local = matches!(address.address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if !link_local && !wanted.contains(&address.address) {
+            socket.address_delete(host, address.address)?;
+        }
+    }
+    for address in &wanted {
+        socket.address_add(&AddressSpec::new(host, *address).replace())?;
+    }
+    let ranges = [
+        config.ipv4_range.map(IpNetwork::V4).zip(router.ipv4.map(IpAddr::V4)),
+        config.ipv6_range.map(IpNetwork::V6).zip(router.ipv6.map(IpAddr::V6)),
+    ];
+    for (range, source) in ranges.into_iter().flatten() {
+        let mut route = RouteSpec::new(range).device(host).source(source);
+        if range.is_ipv4() {
+            route = route.scope(Scope::Link);
+        }
+        socket.route_replace(&route)?;
+    }
+    Ok(())
+}
+
+/// The native devices that the configuration names, or those of the default routes.
+pub(super) fn native_devices(socket: &Socket, devices: &Devices) -> Result<Vec<Link>> {
+    match devices {
+        Devices::Named(names) => names
+            .iter()
+            .map(|name| {
+                socket.link_by_name(name).map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => Error::invalid("device", name.as_str(), "no device has this name"),
+                    _ => error,
+                })
+            })
+            .collect(),
+        Devices::Detect => {
+            let mut indices: Vec<IfIndex> = socket
+                .routes()?
+                .into_iter()
+                .filter(|route| route.destination.prefix() == 0 && route.table == TABLE_MAIN)
+                .filter_map(|route| route.device)
+                .collect();
+            indices.sort_unstable();
+            indices.dedup();
+            let links = indices.into_iter().map(|index| socket.link_by_index(index)).collect::<Result<Vec<_>>>()?;
+            Ok(links.into_iter().filter(|link| !link.is_loopback && link.name != HOST).collect())
+        }
+    }
+}
+
+/// The MTU of the pods' devices: that of the narrowest native device, or of Ethernet where there is none.
+pub(super) fn mtu(config: &NodeConfig, devices: &[Link]) -> u32 {
+    config.mtu.or_else(|| devices.iter().map(|link| link.mtu).min()).unwrap_or(MTU_DEFAULT)
+}
+
+/// A device with its addresses.
+pub(super) fn describe(socket: &Socket, index: IfIndex) -> Result<NodeDevice> {
+    let link = socket.link_by_index(index)?;
+    let addresses = socket.addresses(Some(index))?.into_iter().map(|address| address.address.ip()).collect();
+    Ok(NodeDevice { name: link.name, ifindex: index, mac: link.mac.unwrap_or(MacAddr::default()), addresses })
+}

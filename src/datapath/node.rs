@@ -1,0 +1,118 @@
+//! A node as it turned out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use serde::{Deserialize, Serialize};
+
+use crate::{IfIndex, MacAddr};
+
+/// The address under which a pod reaches itself through a service.
+pub const LOOPBACK_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
+
+/// The folders of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Paths {
+    pub(super) bpf_root: PathBuf,
+    pub(super) state_dir: PathBuf,
+}
+
+impl Paths {
+    /// Where maps are pinned.
+    pub(super) fn maps(&self) -> PathBuf {
+        self.bpf_root.join("tc/globals")
+    }
+
+    /// What only podwire pins. That it exists says that the maps are podwire's, too.
+    pub(super) fn own(&self) -> PathBuf {
+        self.bpf_root.join("podwire")
+    }
+
+    /// Where programs are pinned.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.own().join("programs")
+    }
+
+    /// A file of the state directory.
+    pub(super) fn state(&self, name: &str) -> PathBuf {
+        self.state_dir.join(name)
+    }
+}
+
+/// A device of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NodeDevice {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: IfIndex,
+    /// Its MAC address; zero for a device that has none.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A node's configuration as it is in force. It stands in the state directory as `node_config.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its cluster's name.
+    pub cluster_name: String,
+    /// The range of the pods' IPv4 addresses.
+    pub ipv4_range: Option<Ipv4Network>,
+    /// The range of the pods' IPv6 addresses.
+    pub ipv6_range: Option<Ipv6Network>,
+    /// The gateway that pods see; an address of `cilium_host`.
+    pub router_ipv4: Option<Ipv4Addr>,
+    /// The gateway that pods see; an address of `cilium_host`.
+    pub router_ipv6: Option<Ipv6Addr>,
+    /// The native devices.
+    pub devices: Vec<NodeDevice>,
+    /// `cilium_host`.
+    pub host: NodeDevice,
+    /// `cilium_net`.
+    pub net: NodeDevice,
+    /// `tcx` or `clsact`.
+    pub attach_mode: String,
+    /// Of the pods' devices, in bytes.
+    pub mtu: u32,
+    /// What identifies the programs that are loaded.
+    pub generation: String,
+}
+
+impl Node {
+    /// The native devices' first IPv4 address.
+    pub fn external_ipv4(&self) -> Option<Ipv4Addr> {
+        self.external().find_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The native devices' first IPv6 address that is not of the link.
+    pub fn external_ipv6(&self) -> Option<Ipv6Addr> {
+        self.external().find_map(|address| match address {
+            IpAddr::V6(address) if !address.is_unicast_link_local() => Some(address),
+            _ => None,
+        })
+    }
+
+    /// Every address of the node itself: those of the native devices and of `cilium_host`.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let router = self.router_ipv4.map(IpAddr::V4).into_iter().chain(self.router_ipv6.map(IpAddr::V6));
+        router.chain(self.external())
+    }
+
+    fn external(&self) -> impl Iterator<Item = IpAddr> {
+        self.devices.iter().flat_map(|device| device.addresses.iter().copied())
+    }
+}
+
+/// Writes the node where an operator finds it.
+pub(super) fn save(node: &Node, path: &Path) -> crate::Result<()> {
+    crate::state::save_document(path, 1, node)
+}

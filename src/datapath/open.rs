@@ -1,0 +1,174 @@
+//! Opening a datapath, step by step.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use log::{info, warn};
+
+use super::config::NodeConfig;
+use super::node::{self, Node, NodeDevice, Paths};
+use super::{Datapath, host, sysctls};
+use crate::endpoint::{EndpointManager, Reach, Wiring};
+use crate::events::EventReader;
+use crate::ipam::{Ipam, RouterAddresses};
+use crate::netlink::Socket;
+use crate::program::{self, Attacher, Constants, Device, Direction, Loader, ProgramSet};
+use crate::state::Lock;
+use crate::tables::{EndpointRows, ForwardsMap, MetricsMap};
+use crate::{Error, Result};
+
+pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
+    config.validate()?;
+    program::features::check_privileges()?;
+    program::bpffs::ensure_mounted(&paths.bpf_root)?;
+    create_state_dir(&paths.state_dir)?;
+    let lock = Lock::acquire(paths.state("lock"))?;
+    refuse_foreign_pins(&paths)?;
+
+    let ipam = Arc::new(open_ipam(&paths, config)?);
+    let socket = Socket::open()?;
+    let (mut node, router) = prepare_devices(&socket, config, &ipam)?;
+    sysctls::apply(&paths.state_dir)?;
+
+    let programs = load(&paths, config, &node)?;
+    node.generation = programs.generation().as_str().to_owned();
+    let attacher = Attacher::new(&paths.bpf_root, config.attach_mode)?;
+    node.attach_mode = attacher.mode().to_string();
+    node::save(&node, &paths.state("node_config.json"))?;
+
+    EventReader::open_pinned(paths.maps())?.set_drop_limit(config.drop_events)?;
+    let wiring = Wiring {
+        ipam: ipam.clone(),
+        reach: Reach::open(&paths.maps())?,
+        rows: EndpointRows::open_pinned(paths.maps())?,
+        attacher: attacher.clone(),
+        from_container: programs.program("cil_from_container")?.clone(),
+        to_container: programs.program("cil_to_container")?.clone(),
+        socket,
+        gateway_ipv4: router.ipv4,
+        gateway_ipv6: router.ipv6,
+        mtu: node.mtu,
+        route_mtu: node.mtu,
+    };
+    wiring.reach.write_host(node.addresses())?;
+    let endpoints = EndpointManager::open(&paths.state_dir, wiring)?;
+    attach_node(&attacher, &programs, &node)?;
+    let metrics = MetricsMap::open_pinned(paths.maps())?;
+    let forwards = ForwardsMap::open_pinned(paths.maps())?;
+    Ok(Datapath { paths, node, ipam, endpoints, programs, attacher, metrics, forwards, _lock: lock })
+}
+
+fn create_state_dir(path: &Path) -> Result<()> {
+    let system = |op| move |error| Error::system(op, path.display().to_string(), error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(system("create folder"))?;
+    // It may have been made by somebody less careful.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(system("set the mode of"))
+}
+
+/// Refuses to take over maps that another agent pinned: what is ours says so by the folder `podwire` beside them.
+fn refuse_foreign_pins(paths: &Paths) -> Result<()> {
+    let lxc = paths.maps().join("cilium_lxc");
+    if !lxc.exists() || paths.own().exists() {
+        return Ok(());
+    }
+    Err(Error::Foreign {
+        object: format!("pin {}", lxc.display()),
+        owner: "another agent, probably Cilium".to_owned(),
+        remedy: "stop that agent and remove its pins, or choose another root for the pins".into(),
+    })
+}
+
+fn open_ipam(paths: &Paths, config: &NodeConfig) -> Result<Ipam> {
+    let (ipam, restored) = Ipam::open(paths.state("ipam"), config.ipam())?;
+    if restored.torn {
+        warn!("the last write of the address journal was cut short by a crash; nothing that was promised is lost");
+    }
+    for stray in ipam.strays() {
+        warn!("address {} of {} is not in the configured ranges: {}", stray.address, stray.owner, stray.reason);
+    }
+    Ok(ipam)
+}
+
+fn prepare_devices(socket: &Socket, config: &NodeConfig, ipam: &Ipam) -> Result<(Node, RouterAddresses)> {
+    let native = host::native_devices(socket, &config.devices)?;
+    let mtu = host::mtu(config, &native);
+    let (host_index, net_index) = host::ensure_pair(socket, mtu)?;
+    let router = ipam.router();
+    host::configure_host(socket, host_index, config, &router)?;
+    let devices: Vec<NodeDevice> =
+        native.iter().map(|link| host::describe(socket, link.index)).collect::<Result<_>>()?;
+    let node = Node {
+        name: config.name.clone(),
+        cluster_name: config.cluster_name.clone(),
+        ipv4_range: config.ipv4_range,
+        ipv6_range: config.ipv6_range,
+        router_ipv4: router.ipv4,
+        router_ipv6: router.ipv6,
+        devices,
+        host: host::describe(socket, host_index)?,
+        net: host::describe(socket, net_index)?,
+        attach_mode: String::new(),
+        mtu,
+        generation: String::new(),
+    };
+    Ok((node, router))
+}
+
+fn load(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<ProgramSet> {
+    let loader = Loader::new(paths.maps())
+        .object(program::embedded::LXC)
+        .object(program::embedded::HOST)
+        .object(program::embedded::NETDEV)
+        .constants(constants(node));
+    let loader =
+        config.map_sizes.iter().fold(loader, |loader, (map, entries)| loader.max_entries(map.as_str(), *entries));
+    let programs = loader.load_or_adopt(&paths.programs())?;
+    let how = if programs.adopted() { "adopted" } else { "loaded" };
+    info!("programs {how}, generation {}", programs.generation().as_str());
+    Ok(programs)
+}
+
+/// What the programs know of the node; see `bpf/lib/config.h`. Addresses lie in memory as they are sent.
+fn constants(node: &Node) -> Constants {
+    let (ipv4_base, ipv4_mask) =
+        node.ipv4_range.map_or(([0; 4], [0; 4]), |range| (range.network().octets(), range.mask().octets()));
+    let (ipv6_base, ipv6_mask) =
+        node.ipv6_range.map_or(([0; 16], [0; 16]), |range| (range.network().octets(), range.mask().octets()));
+    let mut constants = Constants::new();
+    constants
+        .set("cfg_host_ifindex", node.host.ifindex.get())
+        .set("cfg_host_mac", node.host.mac.padded())
+        .set("cfg_router_ipv4", node.router_ipv4.map_or([0; 4], |address| address.octets()))
+        .set("cfg_router_ipv6", node.router_ipv6.map_or([0; 16], |address| address.octets()))
+        .set("cfg_pods_ipv4", ipv4_base)
+        .set("cfg_pods_ipv4_mask", ipv4_mask)
+        .set("cfg_pods_ipv6", ipv6_base)
+        .set("cfg_pods_ipv6_mask", ipv6_mask);
+    constants
+}
+
+/// Puts the node's own programs on its devices, in place of those of a predecessor.
+fn attach_node(attacher: &Attacher, programs: &ProgramSet, node: &Node) -> Result<()> {
+    let (ingress, egress) = (Direction::Ingress, Direction::Egress);
+    let to_host = programs.program("cil_to_host")?;
+    attach(attacher, &node.net, &[(ingress, to_host)])?;
+    attach(attacher, &node.host, &[(ingress, to_host), (egress, programs.program("cil_from_host")?)])?;
+    let (from, to) = (programs.program("cil_from_netdev")?, programs.program("cil_to_netdev")?);
+    for device in &node.devices {
+        attach(attacher, device, &[(ingress, from), (egress, to)])?;
+        let addresses: Vec<String> = device.addresses.iter().map(IpAddr::to_string).collect();
+        info!("native device {} ({})", device.name, addresses.join(", "));
+    }
+    Ok(())
+}
+
+fn attach(attacher: &Attacher, device: &NodeDevice, programs: &[(Direction, &program::Program)]) -> Result<()> {
+    let device = Device { name: &device.name, index: device.ifindex };
+    for attachment in attacher.attach_all(device, programs)? {
+        attachment.pin()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Whether a node is well.
+
+use std::collections::BTreeMap;
+
+use super::Datapath;
+use super::node::NodeDevice;
+use crate::endpoint::EndpointState;
+use crate::ipam::{Family, Usage};
+use crate::netlink::Socket;
+use crate::program::{Device, Direction};
+use crate::{ErrorKind, Result};
+
+/// The state of one part of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// Not as it should be, and why.
+    Degraded(String),
+}
+
+impl Health {
+    /// Whether the part is well.
+    pub fn is_ok(&self) -> bool {
+        *self == Self::Ok
+    }
+}
+
+/// A node at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Each part by name, with its state.
+    pub parts: Vec<(String, Health)>,
+    /// The IPv4 pool.
+    pub ipv4: Option<Usage>,
+    /// The IPv6 pool.
+    pub ipv6: Option<Usage>,
+    /// Endpoints by state.
+    pub endpoints: BTreeMap<&'static str, usize>,
+}
+
+impl Status {
+    /// Whether every part is well.
+    pub fn is_ok(&self) -> bool {
+        self.parts.iter().all(|(_, health)| health.is_ok())
+    }
+}
+
+impl Datapath {
+    /// Looks at the kernel and says what is not as it should be.
+    pub fn status(&self) -> Status {
+        let mut parts = Vec::new();
+        for device in [&self.node.host, &self.node.net].into_iter().chain(&self.node.devices) {
+            parts.push((format!("device {}", device.name), health(self.check_device(device))));
+        }
+        parts.push(("maps".to_owned(), health(self.check_pins())));
+        parts.push(("endpoints".to_owned(), self.check_endpoints()));
+        let mut endpoints: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for endpoint in self.endpoints.list() {
+            *endpoints.entry(endpoint.state.name()).or_default() += 1;
+        }
+        Status { parts, ipv4: self.ipam.usage(Family::Ipv4), ipv6: self.ipam.usage(Family::Ipv6), endpoints }
+    }
+
+    fn check_device(&self, device: &NodeDevice) -> Result<Option<String>> {
+        let link = match Socket::open()?.link_by_index(device.ifindex) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some("the device is gone".to_owned())),
+            link => link?,
+        };
+        if link.name != device.name {
+            return Ok(Some(format!("device {} is named {} by now", device.ifindex, link.name)));
+        }
+        if !link.is_up {
+            return Ok(Some("the device is down".to_owned()));
+        }
+        let hooks: &[Direction] = if device.name == self.node.net.name {
+            &[Direction::Ingress]
+        } else {
+            &[Direction::Ingress, Direction::Egress]
+        };
+        for direction in hooks {
+            if self.attacher.find(Device { name: &device.name, index: device.ifindex }, *direction)?.is_none() {
+                return Ok(Some(format!("no program is attached to its {direction:?} hook").to_lowercase()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_pins(&self) -> Result<Option<String>> {
+        let folder = self.paths.maps();
+        let missing: Vec<&str> = self.shared_maps().into_iter().filter(|name| !folder.join(name).exists()).collect();
+        Ok((!missing.is_empty()).then(|| format!("not pinned in {}: {}", folder.display(), missing.join(", "))))
+    }
+
+    fn check_endpoints(&self) -> Health {
+        let ill: Vec<String> = self
+            .endpoints
+            .list()
+            .iter()
+            .filter(|endpoint| endpoint.state == EndpointState::NotReady)
+            .map(|endpoint| endpoint.id().to_string())
+            .collect();
+        if ill.is_empty() { Health::Ok } else { Health::Degraded(format!("not ready: {}", ill.join(", "))) }
+    }
+}
+
+fn health(problem: Result<Option<String>>) -> Health {
+    match problem {
+        Ok(None) => Health::Ok,
+        Ok(Some(problem)) => Health::Degraded(problem),
+        Err(error) => Health::Degraded(error.to_string()),
+    }
+}

@@ -1,0 +1,72 @@
+//! Kernel settings that a node needs, with the old values kept for the clean-up.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use log::{info, warn};
+
+use super::host::{HOST, NET};
+use crate::Result;
+use crate::state::{load_document, save_document};
+use crate::sysctl::{Applied, Key, Recorder, Restored, Setting, Sysctls};
+
+const VERSION: u32 = 1;
+/// The file of old values in the state directory.
+pub(super) const FILE: &str = "sysctls.json";
+
+/// Applies every setting; the old values are on disk before the first is changed.
+pub(super) fn apply(state: &Path) -> Result<()> {
+    let sysctls = Sysctls::system();
+    let path = state.join(FILE);
+    let mut recorder = load_document::<Recorder>(&path, VERSION)?.unwrap_or_default();
+    let settings = settings()?;
+    let outcomes = recorder.set_all(&sysctls, &settings, |recorder| save_document(&path, VERSION, recorder))?;
+    for (setting, outcome) in settings.iter().zip(outcomes) {
+        match outcome {
+            Applied::Changed { before } => info!("sysctl {} = {} (was {before})", setting.key(), setting.value()),
+            Applied::Kept { current } => info!("sysctl {} stays {current}", setting.key()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Puts the old values back where nobody changed them since.
+pub(super) fn restore(state: &Path) -> Result<Vec<String>> {
+    let path = state.join(FILE);
+    let Some(mut recorder) = load_document::<Recorder>(&path, VERSION)? else { return Ok(Vec::new()) };
+    let before: HashMap<Key, String> =
+        recorder.changes().iter().map(|change| (change.key().clone(), change.before().to_owned())).collect();
+    let mut restored = Vec::new();
+    for (key, outcome) in recorder.restore(&Sysctls::system()) {
+        match outcome {
+            Restored::Done => restored.push(format!("{key} = {}", before.get(&key).map_or("", String::as_str))),
+            Restored::Left { current } => warn!("sysctl {key} is {current} by now and stays so"),
+            Restored::Failed(error) => warn!("sysctl {key}: {error}"),
+            _ => {}
+        }
+    }
+    Ok(restored)
+}
+
+fn settings() -> Result<Vec<Setting>> {
+    let mut settings = vec![
+        setting(["net", "ipv4", "ip_forward"], "1")?,
+        setting(["net", "ipv6", "conf", "all", "forwarding"], "1")?.optional(),
+        setting(["net", "ipv4", "fib_multipath_use_neigh"], "1")?.optional(),
+        // Only the first namespace has these two.
+        setting(["net", "core", "bpf_jit_enable"], "1")?.optional(),
+        setting(["kernel", "unprivileged_bpf_disabled"], "2")?.optional(),
+    ];
+    for device in [HOST, NET] {
+        for (name, value) in [("rp_filter", "0"), ("forwarding", "1"), ("send_redirects", "0")] {
+            settings.push(setting(["net", "ipv4", "conf", device, name], value)?);
+        }
+        settings.push(setting(["net", "ipv6", "conf", device, "forwarding"], "1")?.optional());
+    }
+    Ok(settings)
+}
+
+fn setting<const N: usize>(key: [&str; N], value: &str) -> Result<Setting> {
+    Ok(Setting::new(Key::new(key)?, value))
+}

@@ -1,0 +1,235 @@
+//! Creating an endpoint: a stack of steps, each of which can be taken back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use log::warn;
+
+use super::manager::EndpointManager;
+use super::record::EndpointRecord;
+use super::spec::{AddressRequest, DeviceRef, EndpointSpec};
+use super::state::EndpointState;
+use super::table::Entry;
+use super::timings::{Stage, Timings};
+use super::undo::Undo;
+use super::veth::{PodNetwork, Veth, VethSpec};
+use super::wiring;
+use crate::ipam::{ExpirationId, Families, Family, Lifetime};
+use crate::netns::NetNs;
+use crate::{EndpointId, Error, ErrorKind, Result};
+
+/// How long addresses outlive a creation that dies: afterwards nobody has claimed them.
+const CLAIM_WITHIN: Duration = Duration::from_secs(600);
+
+/// The addresses of an endpoint under creation, and what claims each once the endpoint stands.
+#[derive(Default)]
+struct Addresses {
+    ipv4: Option<std::net::Ipv4Addr>,
+    ipv6: Option<std::net::Ipv6Addr>,
+    claims: Vec<(IpAddr, ExpirationId)>,
+}
+
+/// Creates an endpoint; whatever fails, everything done before is taken back.
+pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<Arc<Entry>> {
+    spec.validate()?;
+    let mut timings = Timings::default();
+    let mut undo = Undo::new();
+
+    let attachment = spec.container_id.clone().map(|container| (container, spec.interface.clone()));
+    let id = manager.table.lock().reserve(attachment)?;
+    undo.push(move || manager.table.lock().unreserve(id));
+
+    let addresses = timings.time(Stage::Addresses, || take_addresses(manager, spec, &mut undo))?;
+    let device = timings.time(Stage::Device, || take_device(manager, spec, &addresses, &mut undo))?;
+
+    // From here on the endpoint is on disk: a crash leaves something that a restart finishes, not something it overlooks.
+    let record = record(id, spec, &device, &addresses);
+    timings.time(Stage::Persist, || manager.store.save(&record))?;
+    undo.push(move || warn_if("remove its file", manager.store.remove(id)));
+
+    let entry = manager.enter(record.clone(), EndpointState::WaitingForIdentity);
+    let _work = entry.work.lock();
+    undo.push(move || manager.table.lock().remove(id));
+    entry.advance(EndpointState::Regenerating, true, "creation")?;
+
+    undo.push({
+        let record = record.clone();
+        move || unwire(manager, &record)
+    });
+    manager.wire(&record, &mut timings)?;
+    timings.time(Stage::Persist, || manager.wiring.ipam.claim_all(&addresses.claims))?;
+    entry.advance(EndpointState::Ready, true, "created")?;
+    entry.set_timings(timings);
+    undo.keep();
+    drop(_work);
+    Ok(entry)
+}
+
+fn record(id: EndpointId, spec: &EndpointSpec, device: &DeviceRef, addresses: &Addresses) -> EndpointRecord {
+    EndpointRecord {
+        id,
+        name: spec.name.clone(),
+        labels: spec.labels.clone(),
+        container_id: spec.container_id.clone(),
+        pod_uid: spec.pod_uid.clone(),
+        interface: spec.interface.clone(),
+        netns: spec.netns.clone(),
+        ifindex: device.ifindex,
+        device: device.name.clone(),
+        node_mac: device.node_mac,
+        mac: device.mac,
+        ipv4: addresses.ipv4,
+        ipv6: addresses.ipv6,
+        created: SystemTime::now(),
+    }
+}
+
+/// Allocates what the caller did not, and looks after what it did.
+fn take_addresses<'a>(manager: &'a EndpointManager, spec: &EndpointSpec, undo: &mut Undo<'a>) -> Result<Addresses> {
+    let ipam = &manager.wiring.ipam;
+    let mut addresses = Addresses::default();
+    let wanted = families(spec, manager);
+    if let Some(families) = wanted {
+        let allocation = ipam.allocate_next(&spec.name, families, Lifetime::UnlessClaimed(CLAIM_WITHIN))?;
+        let taken: Vec<IpAddr> = allocation.addresses().collect();
+        undo.push({
+            let taken = taken.clone();
+            move || warn_if("release its addresses", ipam.release_all(&taken).map(drop))
+        });
+        (addresses.ipv4, addresses.ipv6) = (allocation.ipv4, allocation.ipv6);
+        addresses.claims = taken
+            .into_iter()
+            .zip(std::iter::repeat(allocation.expiration))
+            .filter_map(|(a, e)| Some((a, e?.id)))
+            .collect();
+    }
+    if let AddressRequest::Allocated(address, uuid) = &spec.ipv4 {
+        addresses.claims.extend(given(manager, (*address).into(), uuid.as_deref(), &spec.name)?);
+        addresses.ipv4 = Some(*address);
+    }
+    if let AddressRequest::Allocated(address, uuid) = &spec.ipv6 {
+        addresses.claims.extend(given(manager, (*address).into(), uuid.as_deref(), &spec.name)?);
+        addresses.ipv6 = Some(*address);
+    }
+    if addresses.ipv4.is_none() && addresses.ipv6.is_none() {
+        return Err(Error::invalid("addressing", &*spec.name, "an endpoint needs an address of a family the node has"));
+    }
+    Ok(addresses)
+}
+
+/// The families of which the next free address is wanted and the node has any.
+fn families(spec: &EndpointSpec, manager: &EndpointManager) -> Option<Families> {
+    let ipv4 = spec.ipv4 == AddressRequest::Next && manager.wiring.ipam.usage(Family::Ipv4).is_some();
+    let ipv6 = spec.ipv6 == AddressRequest::Next && manager.wiring.ipam.usage(Family::Ipv6).is_some();
+    match (ipv4, ipv6) {
+        (true, true) => Some(Families::All),
+        (true, false) => Some(Families::Ipv4),
+        (false, true) => Some(Families::Ipv6),
+        (false, false) => None,
+    }
+}
+
+/// An address that the caller says it has: it must be allocated, to no endpoint, and its expiration is to be ended.
+fn given(
+    manager: &EndpointManager,
+    address: IpAddr,
+    uuid: Option<&str>,
+    name: &str,
+) -> Result<Option<(IpAddr, ExpirationId)>> {
+    let lease = manager
+        .wiring
+        .ipam
+        .lease(address)
+        .ok_or_else(|| Error::not_found("allocation of address", address.to_string()))?;
+    if let Some(other) = manager.table.lock().by_address(address) {
+        return Err(Error::AddressInUse { address, owner: format!("endpoint {other}") });
+    }
+    if *lease.owner != *name {
+        warn!("address {address} of {name} was allocated to {}", lease.owner);
+    }
+    match (uuid, lease.expiration) {
+        (Some(uuid), _) => Ok(Some((address, uuid.parse()?))),
+        (None, Some(expiration)) => Ok(Some((address, expiration.id))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The device that exists, looked up; or a new one, with the pod's side of it configured.
+fn take_device<'a>(
+    manager: &'a EndpointManager,
+    spec: &EndpointSpec,
+    addresses: &Addresses,
+    undo: &mut Undo<'a>,
+) -> Result<DeviceRef> {
+    match (&spec.device, &spec.netns) {
+        (Some(device), _) => existing(manager, device),
+        (None, Some(path)) => {
+            let netns = NetNs::open(path)?;
+            make_pair(manager, spec, &netns, addresses, undo)
+        }
+        (None, None) => {
+            Err(Error::invalid("endpoint", &*spec.name, "needs a network namespace or a device that exists"))
+        }
+    }
+}
+
+fn existing(manager: &EndpointManager, device: &DeviceRef) -> Result<DeviceRef> {
+    let link = manager.wiring.socket.link_by_index(device.ifindex)?;
+    if link.name != device.name {
+        let reason = format!("device {} is named {}", device.ifindex, link.name);
+        return Err(Error::invalid("interface-name", &*device.name, reason));
+    }
+    match manager.table.lock().by_device(device.ifindex) {
+        Some(other) => Err(Error::AlreadyExists {
+            what: "endpoint of device",
+            name: device.name.clone(),
+            detail: format!("it is endpoint {other}"),
+        }),
+        None => Ok(device.clone()),
+    }
+}
+
+fn make_pair<'a>(
+    manager: &'a EndpointManager,
+    spec: &EndpointSpec,
+    netns: &NetNs,
+    addresses: &Addresses,
+    undo: &mut Undo<'a>,
+) -> Result<DeviceRef> {
+    let wiring = &manager.wiring;
+    let name = device_name()?;
+    let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu);
+    let veth = Veth::create(&wiring.socket, &veth_spec)?;
+    let index = veth.host_ifindex;
+    undo.push(move || warn_if("delete its device", manager.reaper.delete(index).map(drop)));
+    let mut network = PodNetwork::new(&veth).route_mtu(wiring.route_mtu);
+    network.ipv4 = addresses.ipv4.zip(wiring.gateway_ipv4);
+    network.ipv6 = addresses.ipv6.zip(wiring.gateway_ipv6);
+    network.configure(netns)?;
+    Ok(DeviceRef { ifindex: index, name: veth.host_ifname, node_mac: veth.host_mac, mac: veth.pod_mac })
+}
+
+/// `lxc` and twelve random hexadecimal digits.
+fn device_name() -> Result<String> {
+    let random = ExpirationId::random()?.to_string();
+    Ok(format!("lxc{}", random.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>()))
+}
+
+/// Takes a half-wired endpoint out of the kernel again.
+fn unwire(manager: &EndpointManager, record: &EndpointRecord) {
+    let wiring = &manager.wiring;
+    warn_if(
+        "remove its addresses from cilium_lxc",
+        wiring.reach.delete_endpoint((record.ipv4, record.ipv6), record.id).map(drop),
+    );
+    warn_if("detach its programs", wiring.attacher.detach_all(wiring::device(record)));
+    warn_if("remove its row", wiring.rows.delete(record.ifindex).map(drop));
+}
+
+fn warn_if(step: &str, outcome: Result<()>) {
+    match outcome {
+        Err(error) if error.kind() != ErrorKind::NotFound => warn!("creation failed and could not {step}: {error}"),
+        _ => {}
+    }
+}

@@ -1,0 +1,198 @@
+//! The endpoints of a node, and what callers do with them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use log::info;
+use parking_lot::Mutex;
+
+use super::reach::Reach;
+use super::reaper::Reaper;
+use super::record::{Endpoint, EndpointRecord};
+use super::reference::EndpointRef;
+use super::removal::Removal;
+use super::spec::EndpointSpec;
+use super::state::EndpointState;
+use super::store::Store;
+use super::table::{Entry, Table};
+use super::timings::{Stage, Timings};
+use super::{creation, regeneration, removal, restoration};
+use crate::ipam::Ipam;
+use crate::netlink::Socket;
+use crate::program::{Attacher, Program};
+use crate::tables::EndpointRows;
+use crate::{EndpointId, Error, IfIndex, Label, Result};
+
+/// What endpoints are wired to: the node's addresses, maps, programs and devices.
+pub(crate) struct Wiring {
+    pub(crate) ipam: Arc<Ipam>,
+    pub(crate) reach: Reach,
+    pub(crate) rows: EndpointRows,
+    pub(crate) attacher: Attacher,
+    pub(crate) from_container: Program,
+    pub(crate) to_container: Program,
+    /// A socket in the node's namespace.
+    pub(crate) socket: Socket,
+    pub(crate) gateway_ipv4: Option<Ipv4Addr>,
+    pub(crate) gateway_ipv6: Option<Ipv6Addr>,
+    /// Of pods' devices, in bytes.
+    pub(crate) mtu: u32,
+    /// Of pods' default routes, in bytes.
+    pub(crate) route_mtu: u32,
+}
+
+/// The endpoints of a node. Shared between threads; operations on different endpoints run side by side.
+///
+/// Creation and regeneration return when the endpoint is in force: the next packet is judged by what they wrote.
+pub struct EndpointManager {
+    pub(super) wiring: Wiring,
+    pub(super) store: Store,
+    pub(super) table: Mutex<Table>,
+    pub(super) reaper: Reaper,
+}
+
+impl EndpointManager {
+    /// Opens the endpoints on disk and brings those whose devices exist into force again. Nothing is removed: endpoints
+    /// whose devices are gone stay, not ready, until [`collect`](Self::collect).
+    pub(crate) fn open(state_dir: &Path, wiring: Wiring) -> Result<Self> {
+        let manager = Self { wiring, store: Store::open(state_dir)?, table: Mutex::default(), reaper: Reaper::new()? };
+        restoration::restore(&manager)?;
+        Ok(manager)
+    }
+
+    /// Creates an endpoint, which is live when this returns.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a malformed request, `AlreadyExists` for a container that has an endpoint under that interface,
+    /// `Exhausted` where addresses, ids or maps are used up, `NotFound` for a namespace or device that is gone. Everything
+    /// done until then is undone.
+    pub fn create(&self, spec: EndpointSpec) -> Result<Endpoint> {
+        let entry = creation::create(self, &spec)?;
+        let endpoint = entry.snapshot();
+        info!("endpoint {} ({}) is live after {:?}", endpoint.id(), endpoint.record.name, endpoint.timings.total());
+        Ok(endpoint)
+    }
+
+    /// Writes everything of an endpoint anew: its row, its addresses, its attachments.
+    pub fn regenerate(&self, id: EndpointId) -> Result<Endpoint> {
+        let entry = self.entry(id)?;
+        let _work = entry.work.lock();
+        regeneration::regenerate(self, &entry, "regeneration on request")?;
+        Ok(entry.snapshot())
+    }
+
+    /// Adds labels to an endpoint and removes others, by source and key. In force when this returns.
+    pub fn change_labels(&self, id: EndpointId, add: &[Label], remove: &[Label]) -> Result<Endpoint> {
+        let entry = self.entry(id)?;
+        let _work = entry.work.lock();
+        let mut record = entry.record();
+        for label in remove {
+            if !record.labels.remove(label.source(), label.key()) {
+                return Err(Error::not_found("label", label.to_string()));
+            }
+        }
+        for label in add {
+            record.labels.insert(label.clone())?;
+        }
+        self.store.save(&record)?;
+        entry.set_record(record);
+        regeneration::regenerate(self, &entry, "labels changed")?;
+        Ok(entry.snapshot())
+    }
+
+    /// Removes an endpoint: its reachability, its addresses, its device. What of it is gone already is reported.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an id that no endpoint has. Other failures leave the endpoint disconnecting; removing it again goes on.
+    pub fn delete(&self, id: EndpointId) -> Result<Removal> {
+        let entry = self.entry(id)?;
+        let _work = entry.work.lock();
+        removal::remove(self, &entry)
+    }
+
+    /// The endpoint with an id.
+    pub fn get(&self, id: EndpointId) -> Result<Endpoint> {
+        Ok(self.entry(id)?.snapshot())
+    }
+
+    /// Every endpoint that a reference names, in the order of their ids.
+    pub fn find(&self, reference: &EndpointRef) -> Vec<Endpoint> {
+        if let EndpointRef::Id(id) = reference {
+            return self.get(*id).into_iter().collect();
+        }
+        let entries = self.table.lock().entries();
+        entries.iter().filter(|entry| reference.matches(&entry.record())).map(|entry| entry.snapshot()).collect()
+    }
+
+    /// Every endpoint, in the order of their ids.
+    pub fn list(&self) -> Vec<Endpoint> {
+        let entries = self.table.lock().entries();
+        entries.iter().map(|entry| entry.snapshot()).collect()
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes the endpoints whose devices are gone: the namespace ended without anybody deleting the endpoint. Returns
+    /// their ids.
+    ///
+    /// To be called only when nobody is about to bring their devices back.
+    pub fn collect(&self) -> Result<Vec<EndpointId>> {
+        removal::collect(self)
+    }
+
+    /// Checks that what is in the kernel is what the endpoint needs: its device, up; its row; its addresses; its programs.
+    /// The answer lists what is wrong; empty for a healthy endpoint.
+    pub fn check(&self, id: EndpointId) -> Result<Vec<String>> {
+        let entry = self.entry(id)?;
+        regeneration::check(self, &entry.record())
+    }
+
+    /// How the endpoints are reached.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.wiring.reach
+    }
+
+    /// Removes rows of devices that no endpoint has; returns how many there were.
+    pub(crate) fn remove_stray_rows(&self) -> Result<usize> {
+        let mut removed = 0;
+        for row in self.wiring.rows.dump()? {
+            let Some(ifindex) = IfIndex::new(row.ifindex) else { continue };
+            // Held, so that no creation takes the device meanwhile.
+            let table = self.table.lock();
+            if table.by_device(ifindex).is_none() && self.wiring.rows.delete(ifindex)? {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    pub(super) fn entry(&self, id: EndpointId) -> Result<Arc<Entry>> {
+        self.table.lock().entry(id)
+    }
+
+    /// Brings what `record` says into force. In this order, so that a packet from the pod is judged by its row as soon as
+    /// a program sees it, and one for the pod finds the pod ready.
+    pub(super) fn wire(&self, record: &EndpointRecord, timings: &mut Timings) -> Result<()> {
+        timings.time(Stage::Row, || self.wiring.write_row(record))?;
+        timings.time(Stage::Attach, || self.wiring.attach(record))?;
+        timings.time(Stage::Map, || self.wiring.write_addresses(record))
+    }
+
+    /// An entry in the table, in the state with which it begins.
+    pub(super) fn enter(&self, record: EndpointRecord, state: EndpointState) -> Arc<Entry> {
+        let entry = Entry::new(record, state);
+        self.table.lock().insert(entry.clone());
+        entry
+    }
+}

@@ -1,0 +1,110 @@
+//! An endpoint as it stands on disk, and as callers see it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::EndpointState;
+use super::timings::Timings;
+use crate::{EndpointId, IfIndex, Labels, MacAddr, SecurityId};
+
+/// Everything about an endpoint that outlives the process. Written to disk before the kernel hears of the endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// Its number on this node.
+    pub id: EndpointId,
+    /// `namespace/pod`, or another owner's name.
+    pub name: String,
+    /// Labels by which policy selects it.
+    #[serde(default)]
+    pub labels: Labels,
+    /// The runtime's id for the sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The orchestrator's unique id for the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The device's name inside the pod.
+    pub interface: String,
+    /// The pod's namespace, as it was named at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+    /// Host side of the veth pair.
+    pub ifindex: IfIndex,
+    /// Its name.
+    pub device: String,
+    /// Its MAC address.
+    pub node_mac: MacAddr,
+    /// The pod side's MAC address.
+    pub mac: MacAddr,
+    /// The pod's IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// The pod's IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// When it was created.
+    pub created: SystemTime,
+}
+
+impl EndpointRecord {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6))
+    }
+
+    /// Namespace and pod, where the name has the form `namespace/pod`.
+    pub fn pod(&self) -> Option<(&str, &str)> {
+        self.name.split_once('/').filter(|(namespace, pod)| !namespace.is_empty() && !pod.is_empty())
+    }
+
+    /// The identity in force for it.
+    pub fn identity(&self) -> SecurityId {
+        SecurityId::INIT
+    }
+}
+
+/// A line of an endpoint's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// When.
+    pub time: SystemTime,
+    /// The state it then had.
+    pub state: EndpointState,
+    /// Whether the step succeeded.
+    pub ok: bool,
+    /// What happened.
+    pub message: String,
+}
+
+/// An endpoint at one moment.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// What is known of it for good.
+    pub record: EndpointRecord,
+    /// Where it stands.
+    pub state: EndpointState,
+    /// The stages of its last creation or regeneration.
+    pub timings: Timings,
+    /// Its latest steps, oldest first.
+    pub log: Vec<LogEntry>,
+}
+
+impl Endpoint {
+    /// Its number on this node.
+    pub fn id(&self) -> EndpointId {
+        self.record.id
+    }
+
+    /// The pod's IPv4 address.
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.record.ipv4
+    }
+
+    /// The pod's IPv6 address.
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.record.ipv6
+    }
+}

@@ -1,0 +1,97 @@
+//! Removing an endpoint. Every step accepts that its object is gone already.
+
+use std::net::IpAddr;
+
+use log::{info, warn};
+
+use super::manager::EndpointManager;
+use super::record::EndpointRecord;
+use super::state::EndpointState;
+use super::table::Entry;
+use crate::{EndpointId, ErrorKind, Result};
+
+/// What a removal found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// The endpoint as it was.
+    pub record: EndpointRecord,
+    /// What of it was gone already, in words; empty as a rule.
+    pub missing: Vec<String>,
+}
+
+/// Removes an endpoint whose `work` the caller holds. First it becomes unreachable, then its addresses become free, then its
+/// device goes; the file goes last, so that a crash in between is taken up again.
+pub(super) fn remove(manager: &EndpointManager, entry: &Entry) -> Result<Removal> {
+    let record = entry.record();
+    match entry.state() {
+        // An earlier removal failed half-way.
+        EndpointState::Disconnecting => {}
+        _ => entry.advance(EndpointState::Disconnecting, true, "removal")?,
+    }
+    let missing = take_apart(manager, &record).inspect_err(|error| entry.note(false, error.to_string()))?;
+    entry.advance(EndpointState::Disconnected, true, "removed")?;
+    manager.table.lock().remove(record.id);
+    info!("endpoint {} ({}) is gone", record.id, record.name);
+    Ok(Removal { record, missing })
+}
+
+fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<String>> {
+    let wiring = &manager.wiring;
+    let mut missing = Vec::new();
+    let addresses: Vec<IpAddr> = record.addresses().collect();
+    let removed = wiring.reach.delete_endpoint((record.ipv4, record.ipv6), record.id)?;
+    if removed < addresses.len() {
+        missing.push(format!("{} of {} entries of cilium_lxc", addresses.len() - removed, addresses.len()));
+    }
+    if !wiring.rows.delete(record.ifindex)? {
+        missing.push(format!("the row of device {}", record.ifindex));
+    }
+    for address in addresses {
+        match wiring.ipam.release(address) {
+            Err(error) if error.kind() == ErrorKind::NotFound => missing.push(format!("the allocation of {address}")),
+            released => drop(released?),
+        }
+    }
+    // Only a device that bears the endpoint's name under its index is the endpoint's.
+    let ours = match wiring.socket.link_by_index(record.ifindex) {
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        link => link?.name == record.device,
+    };
+    if !ours || !manager.reaper.delete(record.ifindex)? {
+        missing.push(format!("device {}", record.device));
+    }
+    wiring.attacher.forget(&record.device)?;
+    manager.store.remove(record.id)?;
+    Ok(missing)
+}
+
+/// Removes every endpoint whose device is gone.
+pub(super) fn collect(manager: &EndpointManager) -> Result<Vec<EndpointId>> {
+    let links = manager.wiring.socket.links()?;
+    let mut collected = Vec::new();
+    let entries = manager.table.lock().entries();
+    for entry in entries {
+        let record = entry.record();
+        if links.iter().any(|link| link.index == record.ifindex && link.name == record.device) {
+            continue;
+        }
+        // Somebody may have created or removed it since the devices were listed.
+        let _work = entry.work.lock();
+        if entry.state() == EndpointState::Disconnected || device_exists(manager, &record)? {
+            continue;
+        }
+        info!("endpoint {} ({}): its device {} is gone", record.id, record.name, record.device);
+        match remove(manager, &entry) {
+            Ok(removal) => collected.push(removal.record.id),
+            Err(error) => warn!("endpoint {} can't be removed: {error}", record.id),
+        }
+    }
+    Ok(collected)
+}
+
+fn device_exists(manager: &EndpointManager, record: &EndpointRecord) -> Result<bool> {
+    match manager.wiring.socket.link_by_index(record.ifindex) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        link => Ok(link?.name == record.device),
+    }
+}

@@ -1,0 +1,74 @@
+//! Taking up, after a restart, what the disk and the kernel hold.
+
+use std::collections::HashMap;
+
+use log::{info, warn};
+
+use super::manager::EndpointManager;
+use super::record::EndpointRecord;
+use super::regeneration;
+use super::state::EndpointState;
+use crate::ipam::Lifetime;
+use crate::netlink::Link;
+use crate::{ErrorKind, IfIndex, Result};
+
+/// Enters every endpoint on disk and brings those whose devices exist into force. What can't be brought into force stays,
+/// not ready: nothing is removed here.
+pub(super) fn restore(manager: &EndpointManager) -> Result<()> {
+    let records = manager.store.load()?;
+    if records.is_empty() {
+        return Ok(());
+    }
+    let links: HashMap<IfIndex, Link> =
+        manager.wiring.socket.links()?.into_iter().map(|link| (link.index, link)).collect();
+    let (mut live, total) = (0, records.len());
+    for record in records {
+        let device = links.get(&record.ifindex).filter(|link| link.name == record.device);
+        live += usize::from(restore_one(manager, record, device.is_some())?);
+    }
+    info!("restored {live} of {total} endpoints");
+    Ok(())
+}
+
+fn restore_one(manager: &EndpointManager, record: EndpointRecord, device_exists: bool) -> Result<bool> {
+    if let Err(error) = keep_addresses(manager, &record) {
+        warn!("endpoint {}: {error}", record.id);
+    }
+    let entry = manager.enter(record, EndpointState::Restoring);
+    let _work = entry.work.lock();
+    if !device_exists {
+        entry.advance(EndpointState::Regenerating, true, "restoration")?;
+        entry.advance(EndpointState::NotReady, false, "its device is gone")?;
+        return Ok(false);
+    }
+    match regeneration::regenerate(manager, &entry, "restoration") {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            warn!("endpoint {} can't be restored: {error}", entry.record().id);
+            Ok(false)
+        }
+    }
+}
+
+/// Makes sure that the endpoint's addresses are its own for good: a crash may have come before they were claimed, and state
+/// of IPAM may have been lost while the endpoint's was not.
+fn keep_addresses(manager: &EndpointManager, record: &EndpointRecord) -> Result<()> {
+    let ipam = &manager.wiring.ipam;
+    for address in record.addresses() {
+        match ipam.lease(address) {
+            Some(lease) => {
+                if let Some(expiration) = lease.expiration {
+                    ipam.claim(address, expiration.id)?;
+                }
+            }
+            None => match ipam.allocate(address, &record.name, Lifetime::Permanent) {
+                // Not part of the range any more: the endpoint keeps it while it lives.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => warn!("endpoint {}: {error}", record.id),
+                allocated => {
+                    allocated?;
+                }
+            },
+        }
+    }
+    Ok(())
+}

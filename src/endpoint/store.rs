@@ -1,0 +1,83 @@
+//! Endpoints on disk: a file each, `<state>/endpoints/<id>.json`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use log::warn;
+
+use super::record::EndpointRecord;
+use crate::state::{load_document, remove_leftovers, save_document};
+use crate::{EndpointId, Error, IfIndex, Result};
+
+const VERSION: u32 = 1;
+
+/// The folder of endpoint files.
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Opens the folder, which is made where it is missing; what a crash left half-written in it is removed.
+    pub(super) fn open(state_dir: &Path) -> Result<Self> {
+        let folder = state_dir.join("endpoints");
+        fs::create_dir_all(&folder)
+            .map_err(|error| Error::system("create folder", folder.display().to_string(), error))?;
+        remove_leftovers(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Writes an endpoint; on return it survives a crash.
+    pub(super) fn save(&self, record: &EndpointRecord) -> Result<()> {
+        save_document(&self.path(record.id), VERSION, record)
+    }
+
+    /// Removes an endpoint's file; it may be gone already.
+    pub(super) fn remove(&self, id: EndpointId) -> Result<()> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::system("remove", path.display().to_string(), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every endpoint on disk. A file that can't be read is reported and left where it is: its addresses and its device
+    /// stay taken, and nothing of it is lost.
+    pub(super) fn load(&self) -> Result<Vec<EndpointRecord>> {
+        let files = fs::read_dir(&self.folder)
+            .map_err(|error| Error::system("read folder", self.folder.display().to_string(), error))?;
+        let mut records = Vec::new();
+        for file in files {
+            let path =
+                file.map_err(|error| Error::system("read folder", self.folder.display().to_string(), error))?.path();
+            let Some(id) = id_of(&path) else { continue };
+            match load_document::<EndpointRecord>(&path, VERSION) {
+                Ok(Some(record)) if record.id == id => records.push(record),
+                Ok(Some(record)) => warn!("{}: holds endpoint {}; left alone", path.display(), record.id),
+                Ok(None) => {}
+                Err(error) => warn!("endpoint {id} can't be restored: {error}"),
+            }
+        }
+        records.sort_by_key(|record| record.id);
+        Ok(records)
+    }
+
+    fn path(&self, id: EndpointId) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+}
+
+/// The host-side devices of the endpoints that a state directory records, whether or not they exist.
+pub(crate) fn recorded_devices(state_dir: &Path) -> Result<Vec<(IfIndex, String)>> {
+    if !state_dir.join("endpoints").exists() {
+        return Ok(Vec::new());
+    }
+    let records = Store::open(state_dir)?.load()?;
+    Ok(records.into_iter().map(|record| (record.ifindex, record.device)).collect())
+}
+
+fn id_of(path: &Path) -> Option<EndpointId> {
+    path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()
+}

@@ -1,0 +1,16 @@
+//! Events of the programs: what they dropped and, when tracing is on, what they forwarded.
+//!
+//! The programs write records into the ring buffer `podwire_events`; [`EventReader`] takes them out, [`Event::decode`] makes
+//! sense of one. An event prints as one line and serialises to JSON, both as users of Cilium's monitor know them.
+
+mod decode;
+mod json;
+mod packet;
+mod point;
+mod reader;
+mod text;
+
+pub use decode::{DropEvent, Event, TraceEvent};
+pub use packet::{Layer4, PacketSummary};
+pub use point::TracePoint;
+pub use reader::{EventReader, Losses};

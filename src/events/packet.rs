@@ -1,0 +1,146 @@
+//! The head of a packet, summed up.
+
+use std::net::IpAddr;
+
+use etherparse::{LaxNetSlice, LaxSlicedPacket, LinkSlice, TransportSlice};
+
+use crate::MacAddr;
+
+/// What an event's bytes say of its packet. Whatever is truncated or malformed is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PacketSummary {
+    /// Source and destination of the frame.
+    pub macs: Option<(MacAddr, MacAddr)>,
+    /// The frame's ethertype, in host order.
+    pub ethertype: Option<u16>,
+    /// Source and destination of the packet.
+    pub addresses: Option<(IpAddr, IpAddr)>,
+    /// The transport protocol's number.
+    pub protocol: Option<u8>,
+    /// The transport's header.
+    pub layer4: Option<Layer4>,
+}
+
+/// A transport header, summed up. Ports are in host order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Layer4 {
+    /// A TCP segment.
+    Tcp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+        /// Names of the flags set, in the order SYN, ACK, FIN, RST, PSH.
+        flags: Vec<&'static str>,
+    },
+    /// A UDP datagram.
+    Udp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+    },
+    /// An ICMP message of either family.
+    Icmp {
+        /// Its type.
+        kind: u8,
+        /// Its code.
+        code: u8,
+        /// Whether it is ICMPv6.
+        v6: bool,
+    },
+}
+
+impl PacketSummary {
+    /// Sums up the first bytes of an Ethernet frame.
+    pub fn of(frame: &[u8]) -> Self {
+        let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else { return Self::default() };
+        let mut summary = Self::default();
+        if let Some(LinkSlice::Ethernet2(link)) = &packet.link {
+            summary.macs = Some((MacAddr::new(link.source()), MacAddr::new(link.destination())));
+            summary.ethertype = Some(link.ether_type().0);
+        }
+        match &packet.net {
+            Some(LaxNetSlice::Ipv4(ip)) => {
+                let header = ip.header();
+                summary.addresses = Some((header.source_addr().into(), header.destination_addr().into()));
+                summary.protocol = Some(ip.payload().ip_number.0);
+            }
+            Some(LaxNetSlice::Ipv6(ip)) => {
+                let header = ip.header();
+                summary.addresses = Some((header.source_addr().into(), header.destination_addr().into()));
+                summary.protocol = Some(ip.payload().ip_number.0);
+            }
+            _ => {}
+        }
+        summary.layer4 = packet.transport.as_ref().and_then(layer4);
+        summary
+    }
+}
+
+fn layer4(transport: &TransportSlice<'_>) -> Option<Layer4> {
+    match transport {
+        TransportSlice::Tcp(tcp) => {
+            let set =
+                [("SYN", tcp.syn()), ("ACK", tcp.ack()), ("FIN", tcp.fin()), ("RST", tcp.rst()), ("PSH", tcp.psh())];
+            let flags = set.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+            Some(Layer4::Tcp { source: tcp.source_port(), destination: tcp.destination_port(), flags })
+        }
+        TransportSlice::Udp(udp) => {
+            Some(Layer4::Udp { source: udp.source_port(), destination: udp.destination_port() })
+        }
+        TransportSlice::Icmpv4(icmp) => Some(Layer4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), v6: false }),
+        TransportSlice::Icmpv6(icmp) => Some(Layer4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), v6: true }),
+        _ => None,
+    }
+}
+
+impl Layer4 {
+    /// Source and destination port, where the transport has them.
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        match self {
+            Self::Tcp { source, destination, .. } | Self::Udp { source, destination } => Some((*source, *destination)),
+            Self::Icmp { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    fn tcp() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 2], [10, 0, 0, 3], 64)
+            .tcp(40_000, 80, 1, 1024)
+            .syn()
+            .write(&mut bytes, &[])
+            .expect("into memory");
+        bytes
+    }
+
+    #[test]
+    fn a_segment_and_every_truncation_of_it() {
+        let bytes = tcp();
+        let summary = PacketSummary::of(&bytes);
+        assert_eq!(summary.addresses, Some(("10.0.0.2".parse().expect("ip"), "10.0.0.3".parse().expect("ip"))));
+        assert_eq!(summary.layer4, Some(Layer4::Tcp { source: 40_000, destination: 80, flags: vec!["SYN"] }));
+        for length in 0..bytes.len() {
+            let part = PacketSummary::of(&bytes[..length]);
+            assert_eq!(part.macs.is_some(), length >= 14, "length {length}");
+            assert!(part.layer4.is_none(), "length {length}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_summed_up(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            PacketSummary::of(&bytes);
+        }
+    }
+}
