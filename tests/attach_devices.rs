@@ -129,14 +129,33 @@ fn an_attachment_that_was_replaced_leaves_the_newer_program() {
             let device = make_device(socket, "dev0");
             let attacher = Attacher::new(root.path(), mode).expect("an attacher");
             let (old, new) = (load(root, 0), load(root, 0));
-            let pinned = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach").pin();
-            pinned.expect("pin");
-            let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach again");
+            let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach");
             let second = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer");
+            let second = second.pin().expect("pin");
             drop(first);
-            let found = attacher.find(device, Direction::Ingress).expect("find").expect("still there");
-            assert_eq!(found.program_id(), program(&new).id());
+            let found = attacher.query(device, Direction::Ingress).expect("query");
+            let ids: Vec<u32> = found.iter().flat_map(|attached| &attached.program).map(|program| program.id).collect();
+            assert_eq!(ids, [program(&new).id()]);
             second.detach().expect("detach");
+            assert_eq!(count(&attacher, device), 0);
+        });
+    }
+}
+
+#[test]
+fn what_was_permanent_remains_when_a_replacement_is_dropped() {
+    for mode in modes() {
+        in_netns(|root, socket| {
+            let device = make_device(socket, "dev0");
+            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
+            let (old, new) = (load(root, 0), load(root, 0));
+            attacher.attach(device, Direction::Ingress, program(&old)).expect("attach").pin().expect("pin");
+            drop(attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer"));
+            let found = attacher.find(device, Direction::Ingress).expect("find").expect("no hole was opened");
+            assert_eq!(found.program_id(), program(&new).id());
+
+            let again = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach again");
+            again.detach().expect("detach");
             assert_eq!(count(&attacher, device), 0);
         });
     }
@@ -258,6 +277,27 @@ fn a_defunct_link_is_made_anew() {
         attacher.forget("dev0").expect("forget it");
         assert!(!link_pin(root, "dev0").exists());
         attacher.forget("dev0").expect("twice is fine");
+    });
+}
+
+#[test]
+fn a_link_of_another_namespace_is_not_taken_for_ours() {
+    if !kernel_at_least(6, 6) {
+        return; // there are no links
+    }
+    in_netns(|root, socket| {
+        let set = load(root, 0);
+        let device = make_device(socket, "dev0");
+        let attacher = Attacher::new(root.path(), AttachMode::Tcx).expect("an attacher");
+        let elsewhere = attach_both(&attacher, device, &set)[0].link_id();
+        TestNetns::with_loopback().run(|| {
+            let twin = make_device(&Socket::open().expect("a routing socket"), "dev0");
+            assert_eq!(twin, device, "the same name and index");
+            let attacher = Attacher::new(root.path(), AttachMode::Tcx).expect("another attacher");
+            assert!(attacher.find(twin, Direction::Ingress).expect("find").is_none());
+            assert_ne!(attach_both(&attacher, twin, &set)[0].link_id(), elsewhere);
+            assert_eq!(count(&attacher, twin), 1);
+        });
     });
 }
 

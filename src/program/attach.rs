@@ -121,7 +121,7 @@ impl Attacher {
     /// What we have on a hook, whatever process attached it and in whichever mode.
     pub fn find(&self, device: Device<'_>, direction: Direction) -> Result<Option<PinnedAttachment>> {
         for link in tcx_link::pinned(&self.0.links_of(device))? {
-            if link.is_on(device) && link.direction() == Some(direction) {
+            if link.direction() == Some(direction) && link.is_on(device)? {
                 let program_id = link.prog_id();
                 return Ok(Some(PinnedAttachment(self.handle(device, direction, program_id, Some(link)))));
             }
@@ -173,17 +173,19 @@ impl Attacher {
     fn attach_tcx(&self, device: Device<'_>, direction: Direction, program: &Program) -> Result<Attachment> {
         let links = self.0.links_of(device);
         let link = TcxLink::attach(&links, device, direction, program)?;
-        let attachment = Attachment(Some(self.handle(device, direction, program.id(), Some(link))));
+        let created = !link.is_pinned();
+        let attachment = Attachment::new(self.handle(device, direction, program.id(), Some(link)), created);
         self.detach_links(device, direction, Some(&links.join(program.name())))?;
         clsact::detach(&self.0.socket, &self.0.state_of(device), device, direction)?;
         Ok(attachment)
     }
 
     fn attach_clsact(&self, device: Device<'_>, programs: &[(Direction, &Program)]) -> Result<Vec<Attachment>> {
-        clsact::attach(&self.0.socket, &self.0.state_of(device), device, programs)?;
+        let created = clsact::attach(&self.0.socket, &self.0.state_of(device), device, programs)?;
         let attached = programs
             .iter()
-            .map(|(direction, program)| Attachment(Some(self.handle(device, *direction, program.id(), None))))
+            .zip(created)
+            .map(|((at, program), created)| Attachment::new(self.handle(device, *at, program.id(), None), created))
             .collect();
         for (direction, _) in programs {
             self.detach_links(device, *direction, None)?;
@@ -191,11 +193,11 @@ impl Attacher {
         Ok(attached)
     }
 
-    /// Detaches our links on a hook, but for one.
+    /// Detaches our links on a hook, but for one, and clears away those whose device is gone.
     fn detach_links(&self, device: Device<'_>, direction: Direction, keep: Option<&Path>) -> Result<()> {
         for link in tcx_link::pinned(&self.0.links_of(device))? {
-            let elsewhere = link.is_on(device) && link.direction() != Some(direction);
-            if !elsewhere && keep != Some(link.path()) {
+            let here = link.direction() == Some(direction) && link.is_on(device)?;
+            if (here || link.is_defunct()) && keep != Some(link.path()) {
                 link.detach()?;
             }
         }
@@ -220,12 +222,15 @@ impl Shared {
 
 /// A program on a hook, taken off it when this is dropped. Made permanent by [`Attachment::pin`].
 ///
-/// With tcx a new link also ends with the process until it is pinned; a filter stays. Where attaching replaced a
-/// program of ours in place, dropping takes that link or filter away, too; where this one has since been replaced
-/// itself, dropping leaves the newer program alone.
+/// What was permanent remains so: where attaching replaced a program of ours in place, dropping leaves the new one there, so
+/// that a failure half-way opens no hole. Nor does dropping touch a program that replaced this one meanwhile. With tcx a
+/// new link also ends with the process until it is pinned; a filter stays.
 #[derive(Debug)]
 #[must_use = "dropping an attachment detaches it"]
-pub struct Attachment(Option<Handle>);
+pub struct Attachment {
+    handle: Option<Handle>,
+    created: bool,
+}
 
 /// A program on a hook that stays there whatever becomes of this handle and of the process.
 #[derive(Debug)]
@@ -243,28 +248,33 @@ struct Handle {
 }
 
 impl Attachment {
+    fn new(handle: Handle, created: bool) -> Self {
+        Self { handle: Some(handle), created }
+    }
+
     /// Makes it permanent: pins the link; a filter is left where it is.
     ///
     /// # Errors
     ///
     /// Where the pin can't be made the program is detached.
     pub fn pin(mut self) -> Result<PinnedAttachment> {
-        if let Some(link) = self.0.as_mut().and_then(|handle| handle.link.as_mut()) {
+        if let Some(link) = self.handle.as_mut().and_then(|handle| handle.link.as_mut()) {
             link.pin()?;
         }
-        let handle = self.0.take().ok_or_else(|| Error::not_found("attachment", ""))?;
+        let handle = self.handle.take().ok_or_else(|| Error::not_found("attachment", ""))?;
         Ok(PinnedAttachment(handle))
     }
 
-    /// Takes the program off its hook, as dropping does, but says how that went.
+    /// Takes the program off its hook, unless another one of ours replaced it meanwhile.
     pub fn detach(mut self) -> Result<()> {
-        self.0.take().map_or(Ok(()), |handle| handle.detach_unless_replaced())
+        self.handle.take().map_or(Ok(()), |handle| handle.detach_unless_replaced())
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if let Some(handle) = self.0.take()
+        if let Some(handle) = self.handle.take()
+            && self.created
             && let Err(error) = handle.detach_unless_replaced()
         {
             log::warn!("{error}");

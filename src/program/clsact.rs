@@ -24,7 +24,7 @@ pub(super) fn attach(
     state: &Path,
     device: Device<'_>,
     wanted: &[(Direction, &Program)],
-) -> Result<()> {
+) -> Result<Vec<bool>> {
     let name = filter_name(device);
     let mut requests = vec![Request::clsact_add(device.index)?];
     for (direction, program) in wanted {
@@ -44,13 +44,15 @@ pub(super) fn attach(
         Err(error) if error.errno() == Some(libc::ENODEV) => return Err(device_gone(device)),
         Err(error) => return Err(error),
     }
+    let mut created = Vec::with_capacity(wanted.len());
     for ((direction, program), outcome) in wanted.iter().zip(outcomes) {
+        created.push(outcome.is_ok());
         if let Err(error) = outcome {
             replace(socket, device, *direction, program, error)?;
         }
     }
     undo.defuse();
-    Ok(())
+    Ok(created)
 }
 
 /// Our filter on a hook.

@@ -26,7 +26,7 @@ impl TcxLink {
     pub(super) fn attach(links: &Path, device: Device<'_>, direction: Direction, program: &Program) -> Result<Self> {
         let pin = links.join(program.name());
         if let Some(link) = Self::open(&pin)?
-            && link.is_on(device)
+            && link.is_on(device)?
         {
             if link.direction() != Some(direction) {
                 let detail = format!("the same program on the other hook of {}", device.name);
@@ -51,12 +51,30 @@ impl TcxLink {
         Ok(Some(Self { fd, pin: pin.to_owned(), info, pinned: true }))
     }
 
-    pub(super) fn is_on(&self, device: Device<'_>) -> bool {
-        self.info.ifindex == device.index.get()
+    /// Whether it is on this very device: one of the same index in another namespace does not count.
+    pub(super) fn is_on(&self, device: Device<'_>) -> Result<bool> {
+        if self.info.ifindex != device.index.get() {
+            return Ok(false);
+        }
+        match tcx::query(self.info.ifindex, self.info.attach_type) {
+            Ok(entries) => Ok(entries.iter().any(|entry| entry.link_id == self.info.id)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(Error::system("query tcx hook of", device.name, error)),
+        }
+    }
+
+    /// Whether its device is gone.
+    pub(super) fn is_defunct(&self) -> bool {
+        self.info.ifindex == 0
     }
 
     pub(super) fn direction(&self) -> Option<Direction> {
         direction(self.info.attach_type)
+    }
+
+    /// Whether it outlives the process.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     pub(super) fn id(&self) -> u32 {
