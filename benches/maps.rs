@@ -117,7 +117,8 @@ fn batches(criterion: &mut Criterion) {
             bencher.iter(|| raw::batches(all.raw.as_fd(), &mut buffers, |_, value| _ = black_box(value[0])));
         });
         group.bench_function(BenchmarkId::new("podwire", size), |bencher| {
-            bencher.iter(|| all.podwire.lookup_batch(&mut batch, |_, value| _ = black_box(value[0])).expect("readable"));
+            bencher
+                .iter(|| all.podwire.lookup_batch(&mut batch, |_, value| _ = black_box(value[0])).expect("readable"));
         });
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use podwire::abi::{EndpointInfo, EndpointKey, MetricsKey, MetricsValue};
+use podwire::abi::{EndpointInfo, EndpointKey, Field, MetricsKey, MetricsValue, Shared};
 use podwire::maps::{Array, HashMap, LpmTrie, MapInfo, MapSpec, MapType, PerCpuHashMap, Update};
 use podwire::{Error, ErrorKind};
 
@@ -98,74 +98,65 @@ fn another_size_can_be_accepted() {
     assert_eq!(map.max_entries(), 16);
 }
 
-#[test]
-fn a_struct_of_the_same_size_is_compared_field_by_field() {
-    // 8 and 16 bytes on both sides, under other names.
-    podwire_test_struct::check();
+/// metrics_key with `line` moved, `file` renamed and `reserved` shorter.
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Moved {
+    reason: u8,
+    dir: u8,
+    origin: u8,
+    gap: u8,
+    line: u16,
+    reserved: [u8; 2],
 }
 
-mod podwire_test_struct {
-    use super::*;
-    use podwire::abi::{Field, Shared};
+impl Shared for Moved {
+    const NAME: &'static str = "metrics_key";
+    const FIELDS: &'static [Field] = &[
+        Field { name: "reason", offset: 0, size: 1 },
+        Field { name: "dir", offset: 1, size: 1 },
+        Field { name: "origin", offset: 2, size: 1 },
+        Field { name: "line", offset: 4, size: 2 },
+        Field { name: "reserved", offset: 6, size: 2 },
+    ];
+}
 
-    /// metrics_key with `line` moved, `file` renamed and `reserved` shorter.
-    #[repr(C)]
-    #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-    struct Moved {
-        reason: u8,
-        dir: u8,
-        origin: u8,
-        gap: u8,
-        line: u16,
-        reserved: [u8; 2],
-    }
+/// As large as metrics_key, under another name.
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Bytes {
+    all: [u8; 8],
+}
 
-    impl Shared for Moved {
-        const NAME: &'static str = "metrics_key";
-        const FIELDS: &'static [Field] = &[
-            Field { name: "reason", offset: 0, size: 1 },
-            Field { name: "dir", offset: 1, size: 1 },
-            Field { name: "origin", offset: 2, size: 1 },
-            Field { name: "line", offset: 4, size: 2 },
-            Field { name: "reserved", offset: 6, size: 2 },
-        ];
-    }
+impl Shared for Bytes {
+    const NAME: &'static str = "bytes";
+    const FIELDS: &'static [Field] = &[Field { name: "all", offset: 0, size: 8 }];
+}
 
-    pub fn check() {
-        let found = MapSpec::per_cpu_hash::<Moved, MetricsKey>("t_found", 4).layouts::<Moved, MetricsKey>();
-        let map = PerCpuHashMap::<Moved, MetricsKey>::create(&found).expect("created");
-        let wanted = MapSpec::per_cpu_hash::<MetricsKey, [u8; 8]>("t_wanted", 4).layouts::<MetricsKey, Bytes>();
-        let fd = map.as_fd().try_clone_to_owned().expect("descriptors are left");
-        let error = PerCpuHashMap::<MetricsKey, [u8; 8]>::from_fd(fd, &wanted).expect_err("other fields");
-        assert_eq!(error.kind(), ErrorKind::LayoutMismatch);
-        assert_eq!(
-            differences(error),
-            [
-                "key field line: expected 2 bytes at offset 2, found 2 bytes at offset 4",
-                "key field file: expected 1 bytes at offset 4, found none",
-                "key field reserved: expected 3 bytes at offset 5, found 2 bytes at offset 6",
-                "key field origin: expected none, found 1 bytes at offset 2",
-                "value struct: expected bytes, found metrics_key",
-                "value field all: expected 8 bytes at offset 0, found none",
-                "value field reason: expected none, found 1 bytes at offset 0",
-                "value field dir: expected none, found 1 bytes at offset 1",
-                "value field line: expected none, found 2 bytes at offset 2",
-                "value field file: expected none, found 1 bytes at offset 4",
-                "value field reserved: expected none, found 3 bytes at offset 5",
-            ]
-        );
-    }
-
-    #[repr(C)]
-    #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-    struct Bytes {
-        all: [u8; 8],
-    }
-
-    impl Shared for Bytes {
-        const NAME: &'static str = "bytes";
-        const FIELDS: &'static [Field] = &[Field { name: "all", offset: 0, size: 8 }];
-    }
+#[test]
+fn structs_of_the_same_size_are_compared_field_by_field() {
+    let found = MapSpec::per_cpu_hash::<Moved, MetricsKey>("t_found", 4).layouts::<Moved, MetricsKey>();
+    let map = PerCpuHashMap::<Moved, MetricsKey>::create(&found).expect("created");
+    let wanted = MapSpec::per_cpu_hash::<MetricsKey, Bytes>("t_wanted", 4).layouts::<MetricsKey, Bytes>();
+    let fd = map.as_fd().try_clone_to_owned().expect("descriptors are left");
+    let error = PerCpuHashMap::<MetricsKey, Bytes>::from_fd(fd, &wanted).expect_err("other fields");
+    assert_eq!(error.kind(), ErrorKind::LayoutMismatch);
+    assert_eq!(
+        differences(error),
+        [
+            "key field line: expected 2 bytes at offset 2, found 2 bytes at offset 4",
+            "key field file: expected 1 bytes at offset 4, found none",
+            "key field reserved: expected 3 bytes at offset 5, found 2 bytes at offset 6",
+            "key field origin: expected none, found 1 bytes at offset 2",
+            "value struct: expected bytes, found metrics_key",
+            "value field all: expected 8 bytes at offset 0, found none",
+            "value field reason: expected none, found 1 bytes at offset 0",
+            "value field dir: expected none, found 1 bytes at offset 1",
+            "value field line: expected none, found 2 bytes at offset 2",
+            "value field file: expected none, found 1 bytes at offset 4",
+            "value field reserved: expected none, found 3 bytes at offset 5",
+        ]
+    );
 }
 
 #[test]

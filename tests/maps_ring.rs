@@ -37,7 +37,8 @@ impl Producer {
 
     /// Writes a record of `len` bytes, the payload's all `fill`.
     fn write(&mut self, len: usize, fill: u8) -> Outcome {
-        let program = self.object.progs_mut().find(|program| program.name() == "ring_write").expect("the object has it");
+        let program =
+            self.object.progs_mut().find(|program| program.name() == "ring_write").expect("the object has it");
         let input = ProgramInput { data_in: Some(&record(len, fill)), ..Default::default() };
         match program.test_run(input).expect("the program runs").return_value {
             0 => Outcome::Written,

@@ -15,7 +15,7 @@ use crate::sys::bpf::{self, CreateArgs, MapFd};
 use crate::{Error, Result};
 
 /// `f_type` of a bpffs (`BPF_FS_MAGIC` in `include/uapi/linux/magic.h`).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
 
 /// What the kernel reports of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,7 +272,7 @@ fn pin_error(op: &'static str, object: &str, path: &Path, error: io::Error) -> E
 }
 
 fn on_bpffs(folder: &Path) -> bool {
-    rustix::fs::statfs(folder).is_ok_and(|statfs| i64::from(statfs.f_type) == BPF_FS_MAGIC)
+    rustix::fs::statfs(folder).is_ok_and(|statfs| statfs.f_type == BPF_FS_MAGIC)
 }
 
 /// Takes over a descriptor that must be a map's.

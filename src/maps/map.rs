@@ -1,5 +1,6 @@
 //! [`Map`]: one value for a key.
 
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,10 +44,9 @@ impl Update {
 ///
 /// The layout is checked once, when the map is created or opened; after that each verb is one system call and allocates
 /// nothing. Dropping it closes the descriptor and changes nothing in the kernel's map if it is pinned or in use elsewhere.
-#[derive(Debug)]
 pub struct Map<K, V, T> {
     handle: Handle,
-    types: PhantomData<fn(K, V, T) -> (K, V)>,
+    types: PhantomData<fn() -> (K, V, T)>,
 }
 
 /// A hash table.
@@ -230,6 +230,12 @@ impl<K: Pod, V: Pod, T: Single + Dynamic> Map<K, V, T> {
             count += filled;
         }
         Ok(count)
+    }
+}
+
+impl<K, V, T> fmt::Debug for Map<K, V, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Map").field(&self.handle.label()).finish()
     }
 }
 

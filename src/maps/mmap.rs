@@ -1,5 +1,6 @@
 //! [`MmapArray`]: an array in memory shared with the programs.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,7 +22,6 @@ const WORD: usize = size_of::<u64>();
 /// Rows are copied in words of 8 bytes, each whole; a row that a program or another thread writes at the same time may be a
 /// mixture of old and new words. What must be seen whole belongs into one word, or behind a word that is written last with
 /// [`word`](Self::word) and `Ordering::Release`.
-#[derive(Debug)]
 pub struct MmapArray<V> {
     handle: Handle,
     memory: SharedMemory,
@@ -125,6 +125,12 @@ impl<V: Pod> MmapArray<V> {
         let reason =
             format!("{} has {} rows of {} bytes, accessed in aligned words", self.label(), self.rows, Self::STRIDE);
         Error::invalid("row", format!("{row}, byte {offset}"), reason)
+    }
+}
+
+impl<V> fmt::Debug for MmapArray<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MmapArray").field(&self.handle.label()).finish()
     }
 }
 

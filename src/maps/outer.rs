@@ -1,5 +1,6 @@
 //! [`MapInMap`]: maps under a key.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -19,10 +20,9 @@ use crate::Result;
 /// A program that looks a key up sees the old inner map or the new one, never something in between, which is what swaps a
 /// whole table at once. An inner hash map or trie may have another size than the first one. An update returns once no
 /// program uses the map that was replaced, which takes some milliseconds: batch them.
-#[derive(Debug)]
 pub struct MapInMap<K, T> {
     handle: Handle,
-    types: PhantomData<fn(K, T) -> K>,
+    types: PhantomData<fn() -> (K, T)>,
 }
 
 /// Maps by key.
@@ -111,6 +111,12 @@ impl<K: Pod, T: Outer> MapInMap<K, T> {
     /// How many entries fit.
     pub fn max_entries(&self) -> usize {
         self.handle.max_entries()
+    }
+}
+
+impl<K, T> fmt::Debug for MapInMap<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MapInMap").field(&self.handle.label()).finish()
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`PerCpuMap`]: a value for each CPU under a key.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,10 +20,9 @@ use crate::{Error, Result};
 ///
 /// Values are exchanged through buffers that the caller keeps, so that no call allocates. A CPU's slot is read and written
 /// while programs may change it: a single word is never torn, a struct of several words may be.
-#[derive(Debug)]
 pub struct PerCpuMap<K, V, T> {
     handle: Handle,
-    types: PhantomData<fn(K, V, T) -> (K, V)>,
+    types: PhantomData<fn() -> (K, V, T)>,
 }
 
 /// A hash table with a value for each CPU.
@@ -151,6 +151,12 @@ impl<K: Pod, V: Pod, T: PerCpu + Dynamic> PerCpuMap<K, V, T> {
     /// As for [`lookup_batch`](Self::lookup_batch); what was handed to `visit` is removed.
     pub fn drain(&self, batch: &mut PerCpuBatch<K, V>, visit: impl FnMut(&K, CpuValues<'_, V>)) -> Result<usize> {
         self.read(Reader::new(true), batch, visit)
+    }
+}
+
+impl<K, V, T> fmt::Debug for PerCpuMap<K, V, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PerCpuMap").field(&self.handle.label()).finish()
     }
 }
 

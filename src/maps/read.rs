@@ -16,7 +16,7 @@ use std::io;
 use bytemuck::Pod;
 
 use super::handle::{Handle, is_unsupported};
-use crate::sys::bpf::{BatchCursor, BatchEnd};
+use crate::sys::bpf_batch::{BatchCursor, BatchEnd};
 use crate::{Error, Result};
 
 /// Interruptions in a row without an entry, after which a read gives up.

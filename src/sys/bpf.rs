@@ -1,4 +1,4 @@
-//! bpf(2) for maps: element operations, batches, creation, pins and what the kernel knows of a map.
+//! bpf(2) for maps: element operations, creation, pins and what the kernel knows of a map.
 //!
 //! Element operations go straight to the system call with the shortest attribute the command takes, so that a typed map
 //! costs what the call costs. [`MapFd`] knows the sizes the kernel will read and write and checks every buffer against them,
@@ -21,19 +21,6 @@ struct ElemAttr {
     pad: u32,
     key: u64,
     value: u64,
-    flags: u64,
-}
-
-/// Attribute of the batch commands.
-#[repr(C)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
     flags: u64,
 }
 
@@ -68,24 +55,24 @@ struct InfoAttr {
 /// Every address in `attr` must be valid for what the kernel reads and writes through it under `cmd`, and `A` must have the
 /// layout of `union bpf_attr` for `cmd`.
 #[inline]
-unsafe fn bpf<A>(cmd: raw::bpf_cmd, attr: &mut A) -> io::Result<c_long> {
+pub(super) unsafe fn bpf<A>(cmd: raw::bpf_cmd, attr: &mut A) -> io::Result<c_long> {
     // SAFETY: the attribute is a live, exclusive object of the size given; the caller answers for the addresses in it.
     let ret = unsafe { libc::syscall(libc::SYS_bpf, c_long::from(cmd), std::ptr::from_mut(attr), size_of::<A>()) };
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
 #[inline]
-fn addr<T>(slice: &[T]) -> u64 {
+pub(super) fn addr<T>(slice: &[T]) -> u64 {
     slice.as_ptr() as u64
 }
 
 #[inline]
-fn addr_mut<T>(slice: &mut [T]) -> u64 {
+pub(super) fn addr_mut<T>(slice: &mut [T]) -> u64 {
     slice.as_mut_ptr() as u64
 }
 
 #[inline]
-fn fd_bits(fd: RawFd) -> u32 {
+pub(super) fn fd_bits(fd: RawFd) -> u32 {
     // Descriptors are never negative while owned or borrowed.
     fd.cast_unsigned()
 }
@@ -126,43 +113,6 @@ pub(crate) struct MapFd {
     info: KernelInfo,
     /// Bytes that user space exchanges per value: all CPUs' for a per-CPU map.
     value_len: usize,
-}
-
-/// How a batch read ended.
-#[derive(Debug)]
-pub(crate) enum BatchEnd {
-    /// More may follow from the cursor.
-    More,
-    /// The end of the map was reached.
-    Done,
-    /// The call stopped early with this error; the entries reported before it are valid.
-    Error(io::Error),
-}
-
-/// Where the kernel is to continue a batch read. Hash maps keep a bucket's number in it, the others a key.
-#[derive(Debug, Default)]
-pub(crate) struct BatchCursor {
-    bytes: Vec<u8>,
-    started: bool,
-}
-
-impl BatchCursor {
-    /// Back to the start of the map.
-    pub(crate) fn rewind(&mut self) {
-        self.started = false;
-    }
-
-    /// Moves on by one key and copies it out; false at the end.
-    pub(crate) fn step(&mut self, map: &MapFd, key: &mut [u8]) -> io::Result<bool> {
-        let last = self.started.then_some(&self.bytes[..]);
-        if !map.next_key(last, key)? {
-            return Ok(false);
-        }
-        self.bytes.clear();
-        self.bytes.extend_from_slice(key);
-        self.started = true;
-        Ok(true)
-    }
 }
 
 impl MapFd {
@@ -279,104 +229,6 @@ impl MapFd {
         let mut attr = self.elem(key.map_or(0, addr), addr_mut(next), 0);
         // SAFETY: both buffers have exactly the key's length.
         found(unsafe { bpf(raw::BPF_MAP_GET_NEXT_KEY, &mut attr) })
-    }
-
-    /// Reads (and with `delete` removes) the next entries into the buffers and returns how many there were.
-    pub(crate) fn read_batch(
-        &self,
-        delete: bool,
-        cursor: &mut BatchCursor,
-        keys: &mut [u8],
-        values: &mut [u8],
-    ) -> io::Result<(usize, BatchEnd)> {
-        let count = self.batch_len(keys, Some(values))?;
-        let asked = u32::try_from(count).unwrap_or(u32::MAX);
-        // The kernel writes a bucket number (4 bytes) or a key.
-        cursor.bytes.resize(self.key_len().max(size_of::<u32>()), 0);
-        let mut attr = BatchAttr {
-            in_batch: if cursor.started { addr(&cursor.bytes) } else { 0 },
-            out_batch: addr_mut(&mut cursor.bytes),
-            keys: addr_mut(keys),
-            values: addr_mut(values),
-            count: asked,
-            map_fd: fd_bits(self.fd.as_raw_fd()),
-            elem_flags: 0,
-            flags: 0,
-        };
-        let cmd = if delete { raw::BPF_MAP_LOOKUP_AND_DELETE_BATCH } else { raw::BPF_MAP_LOOKUP_BATCH };
-        // SAFETY: keys and values have room for `count` entries of this map, the cursor for a bucket number or a key.
-        let result = unsafe { bpf(cmd, &mut attr) };
-        let done = attr.count as usize;
-        match result {
-            Ok(_) => {
-                cursor.started = true;
-                Ok((done, BatchEnd::More))
-            }
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT) => Ok((done, BatchEnd::Done)),
-                // The kernel set the count to 0 before it started, and to what it copied when it stopped.
-                Some(libc::ENOSPC | libc::EINTR) => {
-                    cursor.started |= done > 0;
-                    Ok((done, BatchEnd::Error(error)))
-                }
-                _ => Err(error),
-            },
-        }
-    }
-
-    /// Writes entries; on failure the number written before it.
-    pub(crate) fn update_batch(&self, keys: &[u8], values: &[u8]) -> Result<(), (usize, io::Error)> {
-        let count = self.batch_len(keys, Some(values)).map_err(|error| (0, error))?;
-        // SAFETY: keys and values hold `count` entries of this map; the kernel only reads them.
-        unsafe { self.write_batch(raw::BPF_MAP_UPDATE_BATCH, addr(keys), addr(values), count) }
-    }
-
-    /// Removes entries; on failure (a missing key included) the number removed before it.
-    pub(crate) fn delete_batch(&self, keys: &[u8]) -> Result<(), (usize, io::Error)> {
-        let count = self.batch_len(keys, None).map_err(|error| (0, error))?;
-        // SAFETY: keys holds `count` keys of this map; the kernel only reads them.
-        unsafe { self.write_batch(raw::BPF_MAP_DELETE_BATCH, addr(keys), 0, count) }
-    }
-
-    /// # Safety
-    ///
-    /// `keys` and, where the command reads them, `values` must point to `count` elements of this map.
-    unsafe fn write_batch(
-        &self,
-        cmd: raw::bpf_cmd,
-        keys: u64,
-        values: u64,
-        count: usize,
-    ) -> Result<(), (usize, io::Error)> {
-        let total = u32::try_from(count).map_err(|_| (0, io::Error::from_raw_os_error(libc::E2BIG)))?;
-        let mut attr = BatchAttr {
-            in_batch: 0,
-            out_batch: 0,
-            keys,
-            values,
-            count: total,
-            map_fd: fd_bits(self.fd.as_raw_fd()),
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: see the caller's promise.
-        match unsafe { bpf(cmd, &mut attr) } {
-            Ok(_) => Ok(()),
-            // Checks that come before the first element leave the count as it was.
-            Err(error) if attr.count == total => Err((0, error)),
-            Err(error) => Err((attr.count as usize, error)),
-        }
-    }
-
-    /// How many entries the buffers hold, which must be the same whole number for both.
-    fn batch_len(&self, keys: &[u8], values: Option<&[u8]>) -> io::Result<usize> {
-        let count = keys.len() / self.key_len().max(1);
-        let whole = count * self.key_len() == keys.len();
-        if whole && values.is_none_or(|values| values.len() == count * self.value_len) {
-            Ok(count)
-        } else {
-            Err(io::Error::from_raw_os_error(libc::EINVAL))
-        }
     }
 
     /// Pins the map at a path on a bpffs.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+pub(crate) mod bpf_batch;
 pub(crate) mod mmap;
 pub(crate) mod net;
 pub(crate) mod object;
