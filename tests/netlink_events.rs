@@ -3,6 +3,7 @@
 mod common;
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,40 @@ fn a_thousand_devices_are_listed_and_deleted_together() {
     }
     socket.links_delete_group(5).expect("delete");
     assert_eq!(socket.links().expect("list").len(), 1);
+}
+
+#[test]
+fn a_list_is_whole_while_devices_come_and_go() {
+    const STABLE: usize = 300;
+    let host = TestNetns::new();
+    let (socket, other) = (host.socket(), host.socket());
+    let pair = |name: &str, peer: &str| {
+        let device = DeviceSpec { name, group: Some(5), ..DeviceSpec::default() };
+        let spec = VethSpec { device, up: false, peer: DeviceSpec { name: peer, ..DeviceSpec::default() } };
+        Request::link_create_veth(&spec).expect("encode")
+    };
+    let stable: Vec<_> = (0..STABLE).map(|number| pair(&format!("s{number}"), &format!("p{number}"))).collect();
+    socket.execute_all(&stable).expect("create");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::Relaxed) || rounds < 3 {
+                other.execute(&pair("comes", "goes")).expect("create");
+                other.link_delete(other.link_by_name("comes").expect("there").index).expect("delete");
+                rounds += 1;
+            }
+        });
+        let lists: Vec<_> = (0..20).map(|_| socket.links()).collect();
+        done.store(true, Ordering::Relaxed);
+        for list in lists {
+            let links = list.expect("list");
+            assert_eq!(links.iter().filter(|link| link.name.starts_with('s')).count(), STABLE);
+            assert!(links.is_sorted_by(|one, next| one.index < next.index), "each once");
+        }
+        churn.join().expect("the churn went well");
+    });
+    socket.links_delete_group(5).expect("delete");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::link::{self, Link};
 use super::socket::{self, Socket};
 use super::wire;
 use crate::netns::NetNs;
-use crate::{Error, ErrorKind, IfIndex, Result};
+use crate::{Error, IfIndex, Result};
 
 /// The multicast group of devices' events (`RTNLGRP_LINK`).
 const RTNLGRP_LINK: u32 = 1;
@@ -98,7 +98,7 @@ impl LinkEvents {
         loop {
             match self.next(deadline)? {
                 Some(LinkEvent::Deleted { index: deleted, .. }) if deleted == index => return Ok(true),
-                Some(LinkEvent::Lost) if !self.exists(index)? => return Ok(true),
+                Some(LinkEvent::Lost) if self.queries.link_if_any(index)?.is_none() => return Ok(true),
                 Some(_) => (),
                 None => return Ok(false),
             }
@@ -107,14 +107,6 @@ impl LinkEvents {
 }
 
 impl LinkEvents {
-    fn exists(&self, index: IfIndex) -> Result<bool> {
-        match self.queries.link_by_index(index) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Waits until there is something to read; `false` when the deadline comes first.
     fn wait(&self, deadline: Instant) -> Result<bool> {
         loop {

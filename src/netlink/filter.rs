@@ -140,12 +140,12 @@ impl Socket {
 }
 
 impl Request {
-    /// The request of [`Socket::filter_create`]. Keep the program's descriptor open until it is sent.
+    /// The request of [`Socket::filter_create`].
     pub fn filter_create(spec: &FilterSpec<'_>) -> Result<Self> {
         Self::new("create filter", object(spec), Rtm::Newtfilter, NlmF::CREATE | NlmF::EXCL, &new_body(spec)?)
     }
 
-    /// The request of [`Socket::filter_replace`]. Keep the program's descriptor open until it is sent.
+    /// The request of [`Socket::filter_replace`].
     pub fn filter_replace(spec: &FilterSpec<'_>) -> Result<Self> {
         Self::new("replace filter", object(spec), Rtm::Newtfilter, NlmF::CREATE, &new_body(spec)?)
     }

@@ -1,5 +1,8 @@
 //! Devices as the kernel reports them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Arphrd, Iff, Ifla, IflaInfo, RtAddrFamily, Rtm};
 use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder};
@@ -10,7 +13,7 @@ use super::socket::Socket;
 use super::wire::{self, Attributes, Frame, NESTED};
 use super::{LinkChange, VethPair, VethSpec, names};
 use crate::netns::NetNs;
-use crate::{Error, IfIndex, MacAddr, Result};
+use crate::{Error, ErrorKind, IfIndex, MacAddr, Result};
 
 /// `IFLA_GRO_MAX_SIZE`, `IFLA_GSO_IPV4_MAX_SIZE` and `IFLA_GRO_IPV4_MAX_SIZE` of linux/if_link.h, unknown to neli.
 pub(super) const IFLA_GRO_MAX_SIZE: u16 = 58;
@@ -26,6 +29,9 @@ const RTM_DELLINKPROP: u16 = 109;
 
 /// The group in which every device starts.
 const DEFAULT_GROUP: u32 = 0;
+
+/// How often to try for a list of devices during which none came or went.
+const LIST_ATTEMPTS: u32 = 4;
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +83,27 @@ pub struct Link {
 }
 
 impl Socket {
-    /// All devices of the namespace.
+    /// All devices of the namespace, by index. Those that come or go meanwhile may be in it or not.
     pub fn links(&self) -> Result<Vec<Link>> {
         let body = query_body(None, Attributes::new())?;
-        self.dump(&Request::new("list", "devices", Rtm::Getlink, NlmF::DUMP, &body)?, parse)
+        let request = Request::new("list", "devices", Rtm::Getlink, NlmF::DUMP, &body)?;
+        let mut seen = BTreeMap::new();
+        for _ in 0..LIST_ATTEMPTS {
+            let (links, consistent) = self.dump_once(&request, parse)?;
+            let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
+            if consistent {
+                return Ok(links.into_values().collect());
+            }
+            // where pods come and go all the time no attempt may succeed: what one missed, another has
+            for index in std::mem::replace(&mut seen, links).into_keys() {
+                if let Entry::Vacant(missing) = seen.entry(index)
+                    && let Some(link) = self.link_if_any(index)?
+                {
+                    missing.insert(link);
+                }
+            }
+        }
+        Ok(seen.into_values().collect())
     }
 
     /// The device with this name or alternative name.
@@ -104,6 +127,15 @@ impl Socket {
     pub fn link_by_index(&self, index: IfIndex) -> Result<Link> {
         let body = query_body(Some(index), Attributes::new())?;
         self.query_one(&Request::new("query device", index.to_string(), Rtm::Getlink, NlmF::empty(), &body)?, parse)
+    }
+
+    /// The device with this index, if there is one.
+    pub(super) fn link_if_any(&self, index: IfIndex) -> Result<Option<Link>> {
+        match self.link_by_index(index) {
+            Ok(link) => Ok(Some(link)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates a veth pair, each end where and as the specification says.

@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// One request to the kernel, checked and serialised; send it with [`Socket::execute`](super::Socket::execute) or
 /// together with others with [`Socket::execute_all`](super::Socket::execute_all).
 ///
-/// Device indices in it belong to the namespace of the socket that sends it.
+/// Device indices in it belong to the namespace of the socket that sends it. Namespaces and programs are in it as numbers
+/// of descriptors: keep those open until it is sent.
 #[derive(Clone, Debug)]
 pub struct Request {
     op: &'static str,

@@ -107,17 +107,52 @@ impl Socket {
 
     /// Sends a request for all objects of a kind; begins anew when they change meanwhile.
     pub(super) fn dump<T>(&self, request: &Request, parse: impl Fn(&Frame<'_>) -> Result<Option<T>>) -> Result<Vec<T>> {
-        let mut inner = self.inner.lock();
         for _ in 0..DUMP_ATTEMPTS {
-            let mut objects = Vec::new();
-            let consistent = inner.dump(request, |frame| objects.push(parse(&frame)))?;
+            let (objects, consistent) = self.dump_once(request, &parse)?;
             if consistent {
-                let objects = objects.into_iter().filter_map(Result::transpose).collect::<Result<_>>();
-                return objects.map_err(|cause| request.malformed(cause));
+                return Ok(objects);
             }
         }
         let detail = format!("changed during each of {DUMP_ATTEMPTS} attempts to read it");
         Err(Error::Busy { object: request.describe(), detail })
+    }
+
+    /// One attempt at [`Socket::dump`]; also tells whether the objects stayed the same meanwhile. If not, some may be
+    /// missing or there twice.
+    pub(super) fn dump_once<T>(
+        &self,
+        request: &Request,
+        parse: impl Fn(&Frame<'_>) -> Result<Option<T>>,
+    ) -> Result<(Vec<T>, bool)> {
+        // parsing waits until all is read, so that there is less time for changes
+        let mut stored = Stored::default();
+        let consistent = self.inner.lock().dump(request, |frame| stored.push(frame))?;
+        let objects = stored.frames().filter_map(|frame| parse(&frame).transpose()).collect::<Result<_>>();
+        Ok((objects.map_err(|cause| request.malformed(cause))?, consistent))
+    }
+}
+
+/// Messages put aside.
+#[derive(Default)]
+struct Stored {
+    bytes: Vec<u8>,
+    /// Type, flags, sequence number and the end of the body; it begins where the one before ends.
+    headers: Vec<(u16, u16, u32, usize)>,
+}
+
+impl Stored {
+    fn push(&mut self, frame: Frame<'_>) {
+        self.bytes.extend_from_slice(frame.body);
+        self.headers.push((frame.kind, frame.flags, frame.seq, self.bytes.len()));
+    }
+
+    fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        let mut start = 0;
+        self.headers.iter().map(move |&(kind, flags, seq, end)| {
+            let body = self.bytes.get(start..end).unwrap_or_default();
+            start = end;
+            Frame { kind, flags, seq, body }
+        })
     }
 }
 
