@@ -1,6 +1,6 @@
 //! Structs shared with the eBPF programs, byte for byte.
 //!
-//! Each is declared once in `bpf/abi.h`; [`shared_struct!`] mirrors it here and asserts, when the crate is compiled, that
+//! Each is declared once in `bpf/abi.h`; `shared_struct!` mirrors it here and asserts, when the crate is compiled, that
 //! its size and every field's offset equal those in the BTF that clang wrote. Addresses and fields named `_be` are in
 //! network byte order, everything else in host order. Padding is explicit, so that every value has no uninitialised byte.
 
