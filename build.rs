@@ -3,10 +3,8 @@
 //!
 //! `CLANG` chooses the compiler; without it the newest `clang-N` on the path is taken, then `clang`.
 
-use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::fs;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -24,15 +22,14 @@ fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let clang = find_clang();
     let arch_include = arch_include();
-    let mut fingerprint = DefaultHasher::new();
 
+    let mut sources = sources_in(&root.join("bpf"));
     // Programs that only tests and benches load; a packaged crate has none.
-    let tests =
-        ["tests/bpf", "benches/bpf"].map(|folder| root.join(folder)).into_iter().filter(|folder| folder.exists());
-    let tests: Vec<PathBuf> =
-        tests.inspect(|folder| println!("cargo::rerun-if-changed={}", folder.display())).collect();
-
-    for source in sources(&root.join("bpf")).into_iter().chain(tests.iter().flat_map(|folder| sources(folder))) {
+    for folder in ["tests/bpf", "benches/bpf"].map(|folder| root.join(folder)).iter().filter(|folder| folder.exists()) {
+        println!("cargo::rerun-if-changed={}", folder.display());
+        sources.extend(sources_in(folder));
+    }
+    for source in sources {
         let name =
             source.file_name().and_then(|n| n.to_str()).unwrap_or_default().trim_end_matches(".bpf.c").to_owned();
         let object = out.join(format!("{name}.bpf.o"));
@@ -44,13 +41,11 @@ fn main() {
                 .generate(out.join("abi_oracle.rs"))
                 .unwrap_or_else(|error| compile_failed(&source, &format!("{error:#}")));
         }
-        fs::read(&object).expect("the object was just written").hash(&mut fingerprint);
     }
-    println!("cargo::rustc-env=PODWIRE_BPF_FINGERPRINT={:016x}", fingerprint.finish());
 }
 
 /// Every `*.bpf.c` of a folder, in the order of their names.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+fn sources_in(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap_or_else(|error| fail(&format!("read {}: {error}", folder.display())))
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
