@@ -67,7 +67,7 @@ static __noinline int extensions_valid(struct __sk_buff *skb, __u32 header)
 		if (!is_extension(header))
 			return header == IPPROTO_ICMP6 && icmp6_hidden(skb, offset) ? -1 : 0;
 		/* Hop-by-hop options may only come first. */
-		if (header == EXTENSION_HOP_BY_HOP && count > 0)
+		if (count == EXTENSIONS_MAX || (header == EXTENSION_HOP_BY_HOP && count > 0))
 			return -1;
 		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return -1;
@@ -193,6 +193,8 @@ static __always_inline int ipv6_from_network(struct __sk_buff *skb, struct sende
 		ip = (void *)(eth + 1);
 	}
 	ip->hop_limit -= 1;
+	/* Where the device summed up the packet, header included, the sum follows; it fails, rightly, where it did not. */
+	bpf_csum_update(skb, ~(__u32)bpf_htons(1));
 	return deliver_to_pod(skb, eth, pod, from, FORWARD_NETWORK_TO_POD);
 }
 

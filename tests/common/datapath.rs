@@ -226,6 +226,14 @@ impl Datapath {
         self.map(map).update(key, value, MapFlags::ANY).expect("the map takes it");
     }
 
+    pub(crate) fn clear(&self, map: &str) {
+        let map = self.map(map);
+        let keys: Vec<_> = map.keys().collect();
+        for key in keys {
+            map.delete(&key).expect("the key is there");
+        }
+    }
+
     pub(crate) fn add(&self, pod: &Pod) {
         self.set_row(pod.ifindex & 0xffff, &pod.row());
         let info = pod.info();
