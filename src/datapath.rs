@@ -33,6 +33,9 @@ use crate::{EndpointId, Result};
 ///
 /// Opening it creates what is missing and takes over what is there. Dropping it changes nothing in the kernel: packets flow
 /// on, and the next one to open it finds everything as it was. One process at a time has it open.
+///
+/// It belongs to the network namespace of the thread that opened it, and its methods are to be called by threads of that
+/// namespace.
 pub struct Datapath {
     paths: node::Paths,
     node: Node,

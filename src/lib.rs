@@ -31,3 +31,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};
 pub use mac::MacAddr;
+pub use program::AttachMode;

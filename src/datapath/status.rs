@@ -6,7 +6,6 @@ use super::Datapath;
 use super::node::NodeDevice;
 use crate::endpoint::EndpointState;
 use crate::ipam::{Family, Usage};
-use crate::netlink::Socket;
 use crate::program::{Device, Direction};
 use crate::{ErrorKind, Result};
 
@@ -64,7 +63,7 @@ impl Datapath {
     }
 
     fn check_device(&self, device: &NodeDevice) -> Result<Option<String>> {
-        let link = match Socket::open()?.link_by_index(device.ifindex) {
+        let link = match self.endpoints.socket().link_by_index(device.ifindex) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some("the device is gone".to_owned())),
             link => link?,
         };

@@ -22,6 +22,9 @@ use crate::{EndpointId, Error, ErrorKind, Result};
 /// How long addresses outlive a creation that dies: afterwards nobody has claimed them.
 const CLAIM_WITHIN: Duration = Duration::from_secs(600);
 
+/// How long the kernel may take to notice that both ends of a pair are up.
+const CARRIER_WITHIN: Duration = Duration::from_secs(5);
+
 /// The addresses of an endpoint under creation, and what claims each once the endpoint stands.
 #[derive(Default)]
 struct Addresses {
@@ -207,6 +210,7 @@ fn make_pair<'a>(
     network.ipv4 = addresses.ipv4.zip(wiring.gateway_ipv4);
     network.ipv6 = addresses.ipv6.zip(wiring.gateway_ipv6);
     network.configure(netns)?;
+    veth.wait_until_running(&wiring.socket, CARRIER_WITHIN)?;
     Ok(DeviceRef { ifindex: index, name: veth.host_ifname, node_mac: veth.host_mac, mac: veth.pod_mac })
 }
 

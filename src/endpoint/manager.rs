@@ -158,6 +158,11 @@ impl EndpointManager {
         regeneration::check(self, &entry.record())
     }
 
+    /// A socket in the node's namespace.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.wiring.socket
+    }
+
     /// How the endpoints are reached.
     pub(crate) fn reach(&self) -> &Reach {
         &self.wiring.reach

@@ -1,0 +1,157 @@
+//! Opening a node: what it refuses, what it writes down, what a clean-up leaves. Needs root.
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use common::netns::TestNetns;
+use common::node::TestNode;
+use podwire::maps::{HashMap, MapSpec};
+use podwire::netlink::{DeviceSpec, VethSpec};
+use podwire::program::{Constants, Program};
+use podwire::{Datapath, Devices, ErrorKind, NodeConfig};
+
+#[test]
+fn a_second_one_on_the_same_state_is_refused() {
+    let node = TestNode::new();
+    let first = node.open();
+    let error = node.try_open(TestNode::config()).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    drop(first);
+    node.open();
+}
+
+#[test]
+fn two_nodes_on_one_machine() {
+    let (one, two) = (TestNode::new(), TestNode::new());
+    let (first, second) = (one.open(), two.open());
+    let (a, b) = (TestNetns::new(), TestNetns::new());
+    let here = one.create(&first, "default/a", &a);
+    let there = two.create(&second, "default/b", &b);
+    assert_eq!(here.ipv4(), there.ipv4(), "each has the range to itself");
+    assert_eq!(second.endpoints().len(), 1);
+}
+
+#[test]
+fn a_pin_of_another_layout_is_reported_and_kept() {
+    let node = TestNode::new();
+    drop(node.open());
+    let pin = node.bpf.maps().join("cilium_lxc");
+    fs::remove_file(&pin).expect("removed");
+    let other = MapSpec::hash::<u32, u64>("cilium_lxc", 10);
+    HashMap::<u32, u64>::create(&other).expect("created").pin(&pin).expect("pinned");
+    let error = node.try_open(TestNode::config()).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::LayoutMismatch, "{error}");
+    for difference in ["key size", "value size", "max_entries"] {
+        assert!(error.to_string().contains(difference), "{difference} is not in: {error}");
+    }
+    assert!(HashMap::<u32, u64>::open_pinned(&pin, &other).is_ok(), "the pin was touched");
+}
+
+#[test]
+fn somebody_elses_pins_and_devices_are_refused() {
+    let node = TestNode::new();
+    fs::create_dir_all(node.bpf.maps()).expect("created");
+    let pin = node.bpf.maps().join("cilium_lxc");
+    HashMap::<u32, u64>::create(&MapSpec::hash::<u32, u64>("cilium_lxc", 10))
+        .expect("created")
+        .pin(&pin)
+        .expect("pinned");
+    let error = node.try_open(TestNode::config()).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+
+    let node = TestNode::new();
+    let spec = VethSpec {
+        device: DeviceSpec { name: "cilium_host", ..DeviceSpec::default() },
+        peer: DeviceSpec { name: "cilium_net", ..DeviceSpec::default() },
+        ..VethSpec::default()
+    };
+    node.netns.socket().link_create_veth(&spec).expect("somebody's");
+    let error = node.try_open(TestNode::config()).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+    assert!(node.devices().contains(&"cilium_host".to_owned()));
+}
+
+#[test]
+fn the_configuration_on_disk_is_the_one_in_the_programs() {
+    let node = TestNode::new();
+    let datapath = node.open();
+    let text = fs::read_to_string(node.state_dir().join("node_config.json")).expect("written");
+    let saved: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let generation = datapath.node().generation.clone();
+    let program =
+        Program::open_pinned(&node.bpf.programs().join(&generation).join("cil_from_container")).expect("pinned");
+    let constants = Constants::of(&program).expect("its .rodata");
+    let router = datapath.node().router_ipv4.expect("IPv4");
+    assert_eq!(constants.bytes("cfg_router_ipv4"), Some(&router.octets()[..]));
+    assert_eq!(constants.bytes("cfg_host_ifindex"), Some(&datapath.node().host.ifindex.get().to_ne_bytes()[..]));
+    assert!(text.contains(&router.to_string()) && text.contains(&generation), "{saved}");
+}
+
+#[test]
+fn another_configuration_is_loaded_anew_and_the_old_generation_goes() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let datapath = node.open();
+    let endpoint = node.create(&datapath, "default/a", &pod);
+    let before = datapath.node().generation.clone();
+    drop(datapath);
+    let wider =
+        NodeConfig::new("test-node").ipv4("10.50.0.0/16".parse().expect("a range")).devices(Devices::Named(vec![]));
+    let datapath = node.try_open(wider).expect("opens");
+    assert!(!datapath.adopted());
+    assert_ne!(datapath.node().generation, before);
+    common::node::exchange_udp(&node.netns, &pod, endpoint.ipv4().expect("IPv4").into());
+    assert_eq!(datapath.mark_synced().expect("synced").generations, [before]);
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named() {
+    let node = TestNode::new();
+    let config = TestNode::config().devices(Devices::Named(vec!["nosuch0".to_owned()]));
+    let error = node.try_open(config).err().expect("refused");
+    assert_eq!(error.to_string(), "device: \"nosuch0\": no device has this name");
+}
+
+/// What can be seen of a namespace: devices with their addresses, routes, settings.
+fn picture(node: &TestNode) -> BTreeSet<String> {
+    let socket = node.netns.socket();
+    let mut seen = BTreeSet::new();
+    for link in socket.links().expect("devices") {
+        seen.insert(format!("device {} {:?} {}", link.name, link.mac, link.mtu));
+    }
+    for address in socket.addresses(None).expect("addresses") {
+        seen.insert(format!("address {} on {}", address.address, address.device));
+    }
+    for route in socket.routes().expect("routes") {
+        seen.insert(format!("route {route:?}"));
+    }
+    node.netns.run(|| {
+        for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/fib_multipath_use_neigh"] {
+            let value = fs::read_to_string(format!("/proc/sys/net/{key}")).expect("readable");
+            seen.insert(format!("{key} = {}", value.trim()));
+        }
+    });
+    seen
+}
+
+#[test]
+fn a_clean_up_leaves_the_namespace_as_it_was() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let before = picture(&node);
+    let datapath = node.open();
+    node.create(&datapath, "default/a", &pod);
+    assert_ne!(picture(&node), before);
+    let (bpf, state) = (node.bpf.path(), node.state_dir());
+    let busy = node.netns.run(|| Datapath::cleanup(bpf, &state)).expect_err("in use");
+    assert_eq!(busy.kind(), ErrorKind::Busy);
+    drop(datapath);
+    let preview = node.netns.run(|| Datapath::cleanup_preview(bpf, &state)).expect("previewed");
+    assert!(preview.iter().any(|line| line.contains("lxc")), "{preview:?}");
+    let report = node.netns.run(|| Datapath::cleanup(bpf, &state)).expect("cleaned up");
+    assert!(report.done.len() > 5, "{report:?}");
+    assert_eq!(picture(&node), before);
+    assert!(!state.exists());
+    assert_eq!(fs::read_dir(bpf).expect("the root stays").count(), 0);
+    assert_eq!(node.netns.run(|| Datapath::cleanup(bpf, &state)).expect("again").done, Vec::<String>::new());
+}

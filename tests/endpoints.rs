@@ -1,0 +1,246 @@
+//! The life of endpoints: creation and its undoing, restarts, removal. Needs root.
+mod common;
+
+use std::net::IpAddr;
+
+use common::netns::TestNetns;
+use common::node::{Echo, TestNode, arrives, exchange_udp};
+use podwire::endpoint::{EndpointRef, EndpointState};
+use podwire::netns::NetNs;
+use podwire::{AttachMode, EndpointId, ErrorKind};
+
+#[test]
+fn a_restart_adopts_everything_and_cuts_nothing() {
+    for (before, after) in [
+        (AttachMode::Clsact, AttachMode::Clsact),
+        (AttachMode::Tcx, AttachMode::Tcx),
+        (AttachMode::Clsact, AttachMode::Tcx),
+    ] {
+        let (node, a, b) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+        let datapath = node.open_with(before);
+        let first = node.create(&datapath, "default/a", &a);
+        let second = node.create(&datapath, "default/b", &b);
+        let address: IpAddr = second.ipv4().expect("IPv4").into();
+        let mut connection = Echo::connect(&a, &b, address);
+        connection.exchange(10_000);
+        drop(datapath);
+        connection.exchange(10_000);
+
+        let datapath = node.open_with(after);
+        assert!(datapath.adopted(), "the programs were loaded again");
+        connection.exchange(10_000);
+        let restored = datapath.endpoints().list();
+        assert_eq!(
+            restored.iter().map(|endpoint| (&endpoint.record, endpoint.state)).collect::<Vec<_>>(),
+            [(&first.record, EndpointState::Ready), (&second.record, EndpointState::Ready)]
+        );
+        for endpoint in &restored {
+            assert_eq!(datapath.endpoints().check(endpoint.id()).expect("checked"), Vec::<String>::new());
+        }
+        let leftovers = datapath.mark_synced().expect("synced");
+        assert_eq!((leftovers.addresses, leftovers.rows, leftovers.endpoints.len()), (0, 0, 0));
+        connection.exchange(10_000);
+        assert!(datapath.status().is_ok(), "{:?}", datapath.status());
+    }
+}
+
+#[test]
+fn ids_and_addresses_stay_and_are_not_given_out_twice() {
+    let (node, a, b) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+    let datapath = node.open();
+    let first = node.create(&datapath, "default/a", &a);
+    drop(datapath);
+    let datapath = node.open();
+    let second = node.create(&datapath, "default/b", &b);
+    assert_ne!(first.id(), second.id());
+    assert_ne!(first.ipv4(), second.ipv4());
+    assert_ne!(first.ipv6(), second.ipv6());
+}
+
+#[test]
+fn a_failed_creation_leaves_nothing() {
+    let node = TestNode::new();
+    let datapath = node.open();
+    let devices = node.devices();
+    let leases = datapath.ipam().leases();
+    // There is no such namespace.
+    let gone = std::path::Path::new("/run/netns/podwire-test-no-such");
+    let error = node.try_create(&datapath, "default/a", gone).expect_err("no namespace");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains("podwire-test-no-such"), "{error}");
+    // The name inside the namespace is taken.
+    let pod = TestNetns::new();
+    node.create(&datapath, "default/b", &pod);
+    let (devices_with_one, leases_with_one) = (node.devices(), datapath.ipam().leases());
+    let error = node.try_create(&datapath, "default/c", pod.path()).expect_err("eth0 is taken");
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert_eq!((node.devices(), datapath.ipam().leases()), (devices_with_one, leases_with_one));
+    assert_eq!(datapath.endpoints().len(), 1);
+    drop(pod);
+    wait_for("the device goes with its namespace", || node.devices() == devices);
+    datapath.mark_synced().expect("synced");
+    assert_eq!(
+        (node.devices(), datapath.ipam().leases()),
+        (devices, leases),
+        "the pod without a namespace was collected"
+    );
+}
+
+#[test]
+fn a_full_map_undoes_the_creation_and_names_the_map() {
+    let (node, a, b) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+    // Two rows are the router's, two the first pod's, one is left: enough for one family only.
+    let datapath = node.try_open(TestNode::config().map_size("cilium_lxc", 5)).expect("opens");
+    let first = node.create(&datapath, "default/a", &a);
+    let (devices, leases) = (node.devices(), datapath.ipam().leases());
+    let error = node.try_create(&datapath, "default/b", b.path()).expect_err("the map is full");
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("cilium_lxc"), "{error}");
+    assert_eq!((node.devices(), datapath.ipam().leases()), (devices, leases));
+    exchange_udp(&node.netns, &a, first.ipv4().expect("IPv4").into());
+}
+
+#[test]
+fn the_pool_runs_dry_and_recovers() {
+    let node = TestNode::new();
+    let config = podwire::NodeConfig::new("small")
+        .ipv4("10.50.0.0/29".parse().expect("a range"))
+        .devices(podwire::Devices::Named(Vec::new()));
+    let datapath = node.try_open(config).expect("opens");
+    // Eight addresses less network, broadcast and router.
+    let pods: Vec<TestNetns> = (0..6).map(|_| TestNetns::new()).collect();
+    let endpoints: Vec<_> = pods[..5].iter().map(|pod| node.create(&datapath, "default/p", pod)).collect();
+    let error = node.try_create(&datapath, "default/p", pods[5].path()).expect_err("dry");
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
+    assert!(error.to_string().contains("10.50.0.0/29"), "{error}");
+    datapath.endpoints().delete(endpoints[2].id()).expect("deleted");
+    let again = node.create(&datapath, "default/p", &pods[5]);
+    assert_eq!(again.ipv4(), endpoints[2].ipv4(), "the only free address");
+}
+
+#[test]
+fn removal_succeeds_whatever_is_gone_already() {
+    let (node, a, b) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+    let datapath = node.open();
+    let whole = node.create(&datapath, "default/a", &a);
+    let removal = datapath.endpoints().delete(whole.id()).expect("removed");
+    assert_eq!(removal.missing, Vec::<String>::new());
+    assert!(!node.devices().contains(&whole.record.device), "the device is out of the namespace on return");
+    assert_eq!(datapath.endpoints().delete(whole.id()).expect_err("gone").kind(), ErrorKind::NotFound);
+    assert_eq!(datapath.ipam().leases().len(), 2, "only the router's addresses are left");
+
+    let broken = node.create(&datapath, "default/b", &b);
+    node.netns.socket().link_delete(broken.record.ifindex).expect("somebody else deletes it");
+    for address in broken.record.addresses() {
+        datapath.ipam().release(address).expect("somebody else releases it");
+    }
+    let removal = datapath.endpoints().delete(broken.id()).expect("removed all the same");
+    assert_eq!(removal.missing.len(), 3, "{:?}", removal.missing);
+    assert!(datapath.endpoints().is_empty());
+}
+
+#[test]
+fn endpoints_whose_namespace_ended_are_collected_only_when_told() {
+    let (node, a, b) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+    let datapath = node.open();
+    let kept = node.create(&datapath, "default/a", &a);
+    let lost = node.create(&datapath, "default/b", &b);
+    drop(datapath);
+    drop(b);
+    wait_for("the device goes with its namespace", || !node.devices().contains(&lost.record.device));
+    let datapath = node.open();
+    let states: Vec<_> = datapath.endpoints().list().iter().map(|endpoint| endpoint.state).collect();
+    assert_eq!(states, [EndpointState::Ready, EndpointState::NotReady]);
+    assert!(!datapath.status().is_ok());
+    let leftovers = datapath.mark_synced().expect("synced");
+    assert_eq!(leftovers.endpoints, [lost.id()]);
+    assert_eq!(datapath.endpoints().list().len(), 1);
+    assert!(datapath.ipam().lease(lost.ipv4().expect("IPv4").into()).is_none(), "its address leaked");
+    assert!(arrives(&node.netns, &a, kept.ipv4().expect("IPv4").into()));
+    assert!(datapath.status().is_ok());
+}
+
+#[test]
+fn what_others_change_is_repaired() {
+    let (node, a, b) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+    let datapath = node.open();
+    node.create(&datapath, "default/a", &a);
+    let server = node.create(&datapath, "default/b", &b);
+    let address: IpAddr = server.ipv4().expect("IPv4").into();
+    let lxc = podwire::tables::LxcMap::open_pinned(node.bpf.maps()).expect("the pin");
+    assert!(lxc.delete(address).expect("deleted"));
+    assert!(!arrives(&a, &b, address));
+    datapath.maintain().expect("repaired");
+    assert!(arrives(&a, &b, address));
+    // An entry that nobody asked for stays until the desired state is known.
+    let stranger: IpAddr = "10.50.0.99".parse().expect("an address");
+    lxc.write_host(stranger).expect("written");
+    datapath.maintain().expect("maintained");
+    assert!(lxc.lookup(stranger).expect("looked up").is_some());
+    assert_eq!(datapath.mark_synced().expect("synced").addresses, 1);
+    assert!(lxc.lookup(stranger).expect("looked up").is_none());
+    // So is what holds an endpoint's row and programs.
+    let rows = podwire::tables::EndpointRows::open_pinned(node.bpf.maps()).expect("the pin");
+    assert!(rows.delete(server.record.ifindex).expect("deleted"));
+    assert_eq!(datapath.endpoints().check(server.id()).expect("checked").len(), 1);
+    let again = node.netns.run(|| datapath.endpoints().regenerate(server.id())).expect("regenerated");
+    assert_eq!(again.state, EndpointState::Ready);
+    assert!(arrives(&b, &a, datapath.endpoints().list()[0].ipv4().expect("IPv4").into()));
+}
+
+#[test]
+fn endpoints_are_found_by_every_name() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let datapath = node.open();
+    let spec = podwire::endpoint::EndpointSpec::new("default/a").netns(pod.path()).container_id("c0ffee");
+    let created = node.netns.run(|| datapath.endpoints().create(spec.clone())).expect("created");
+    let (ipv4, ipv6) = (created.ipv4().expect("IPv4"), created.ipv6().expect("IPv6"));
+    for name in [
+        created.id().to_string(),
+        "container-id:c0ffee".to_owned(),
+        "cni-attachment-id:c0ffee:eth0".to_owned(),
+        "cni-attachment-id:c0ffee".to_owned(),
+        format!("ipv4:{ipv4}"),
+        format!("ipv6:{ipv6}"),
+        "pod-name:default/a".to_owned(),
+    ] {
+        let found = datapath.endpoints().find(&name.parse::<EndpointRef>().expect("well formed"));
+        assert_eq!(found.iter().map(|endpoint| endpoint.id()).collect::<Vec<_>>(), [created.id()], "{name}");
+    }
+    assert!(datapath.endpoints().find(&"container-id:other".parse().expect("well formed")).is_empty());
+    let error = node.netns.run(|| datapath.endpoints().create(spec)).expect_err("the container has one");
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(datapath.endpoints().get(EndpointId::new(999).expect("not zero")).is_err());
+}
+
+#[test]
+fn fifty_at_once_get_fifty_addresses() {
+    let node = TestNode::new();
+    let datapath = node.open();
+    let pods: Vec<TestNetns> = (0..50).map(|_| TestNetns::new()).collect();
+    let created: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = pods.iter().map(|pod| scope.spawn(|| node.create(&datapath, "default/p", pod))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("created")).collect()
+    });
+    let mut addresses: Vec<_> = created.iter().flat_map(|endpoint| endpoint.record.addresses()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 100);
+    let last: IpAddr = created[49].ipv6().expect("IPv6").into();
+    exchange_udp(&pods[0], &pods[49], last);
+    std::thread::scope(|scope| {
+        for endpoint in &created {
+            scope.spawn(|| datapath.endpoints().delete(endpoint.id()).expect("deleted"));
+        }
+    });
+    assert_eq!(node.devices().len(), 3, "{:?}", node.devices());
+    let _ = NetNs::current().expect("still here");
+}
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + common::node::PATIENCE;
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
