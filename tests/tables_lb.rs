@@ -1,6 +1,7 @@
 //! Services, backends and what goes with them, on real kernel maps. Needs root.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use podwire::ErrorKind;
 use podwire::tables::{
@@ -227,4 +228,53 @@ fn maglev_tables_are_replaced_whole() {
 
     let error = tables.write(v4, rev_nat(20), &table(1, 2)[..250]).expect_err("a slot is missing");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+/// Tells a reader to stop, also when the writer panics.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_reader_never_finds_a_slot_without_its_backend() {
+    let lb = LbMap::create(64).expect("maps");
+    let frontend = web(&[]).frontend;
+    let written = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut slots_seen = 0_u64;
+            while !written.load(Ordering::Relaxed) {
+                let slots = |lb: &LbMap| lb.service(&frontend).expect("readable").map(|service| service.backends);
+                for (slot, id) in slots(&lb).unwrap_or_default().into_iter().enumerate() {
+                    let Some(id) = id else { continue };
+                    slots_seen += 1;
+                    if lb.backend(id).expect("readable").is_none() {
+                        // Numbers are never used twice, so a slot that still has this one has had it all the time.
+                        let again = slots(&lb).unwrap_or_default().get(slot).copied().flatten();
+                        assert_ne!(again, Some(id), "slot {} names backend {id}, which is missing", slot + 1);
+                    }
+                }
+            }
+            slots_seen
+        });
+        let done = Done(&written);
+        let mut next = 1_u32;
+        for round in 0..2_000_u32 {
+            let new: Vec<_> = (0..=round % 4)
+                .map(|_| {
+                    next += 1;
+                    Backend::new(backend_id(next), socket("10.0.1.4:8080"), Protocol::TCP)
+                })
+                .collect();
+            for gone in lb.upsert_service(&Service::new(frontend, rev_nat(1), new)).expect("room") {
+                assert!(lb.delete_backend(gone).expect("deletable"));
+            }
+        }
+        drop(done);
+        assert!(reader.join().expect("the reader found every backend") > 0, "the reader never ran");
+    });
 }

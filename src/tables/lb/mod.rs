@@ -167,6 +167,14 @@ impl LbMap {
         Ok(v4 || v6)
     }
 
+    /// A backend of either family.
+    pub fn backend(&self, id: BackendId) -> Result<Option<Backend>> {
+        if let Some(backend) = self.v4.backends.lookup(&id.get())? {
+            return Ok(Some(V4::decode_backend(id, &backend)));
+        }
+        Ok(self.v6.backends.lookup(&id.get())?.map(|backend| V6::decode_backend(id, &backend)))
+    }
+
     /// Every backend, those of IPv4 first, in the order of their numbers.
     pub fn backends(&self) -> Result<Vec<Backend>> {
         let mut backends = self.v4.all_backends()?;
