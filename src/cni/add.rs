@@ -12,7 +12,7 @@ use super::env::CniArgs;
 use super::error::{CniError, ErrorCode};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
-use super::undo::Undo;
+use crate::endpoint::undo::Undo;
 use crate::endpoint::veth::{PodNetwork, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
@@ -50,18 +50,18 @@ pub(super) fn add(
     let netns = netns::open_for(path)?;
     let host = Socket::open()?;
     let settings = patiently(conf.agent_timeout, || agent.settings())?;
-    let mut undo = Undo::default();
+    let mut undo = Undo::new();
 
     let allocation = agent.allocate(&owner(attachment, args)).map_err(no_address)?;
     for address in allocation.addresses.clone() {
-        undo.push(format!("release {address}"), move || agent.release(&address));
+        undo.push(move || taken_back(&format!("allocation of {address}"), agent.release(&address)));
     }
     let mtu = mtu(conf, &settings, &allocation)?;
 
     let mark = Mark { network: conf.name.clone(), attachment: attachment.clone() };
     let veth = create_veth(agent, &host, &netns, &mark, &settings, mtu.device)?;
     let (created, host) = (veth.clone(), &host);
-    undo.push(format!("delete {}", veth.host_ifname), move || created.delete(host));
+    undo.push(move || taken_back(&created.host_ifname, created.delete(host)));
 
     let alt_name = format!("cilium_cni:{}", attachment.ifname.as_str());
     configure(&netns, &veth, &allocation, &alt_name, mtu.route)?;
@@ -69,14 +69,23 @@ pub(super) fn add(
     let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
     let created = agent.create_endpoint(&endpoint);
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
-        undo.push(format!("delete the endpoint of {attachment}"), || agent.delete_endpoint(attachment));
+        undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
     created?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
     netns::still_there(&netns)?;
-    undo.disarm();
+    undo.keep();
     log::info!("{attachment} attached by {}", veth.host_ifname);
     Ok(result(conf, path, &veth, &allocation, mtu))
+}
+
+/// A step back, whose failure can only be noted: there is an error on its way already.
+fn taken_back(what: &str, result: Result<()>) {
+    match result {
+        Ok(()) => log::info!("taken back: {what}"),
+        Err(error) if error.kind() == ErrorKind::NotFound => log::info!("gone already: {what}"),
+        Err(error) => log::error!("{what} remains: {error}"),
+    }
 }
 
 /// Repeats what failed because no agent answered, until it succeeds or time is up.

@@ -36,7 +36,6 @@ mod queue;
 mod result;
 mod runtime;
 mod status;
-mod undo;
 mod version;
 
 pub use agent::{Agent, AllocatedAddress, Allocation, AttachedEndpoint, EndpointHealth, NewEndpoint, NodeSettings};

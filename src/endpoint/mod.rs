@@ -20,7 +20,7 @@ mod state;
 mod store;
 mod table;
 mod timings;
-mod undo;
+pub(crate) mod undo;
 pub mod veth;
 mod wiring;
 

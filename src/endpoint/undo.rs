@@ -4,22 +4,22 @@
 ///
 /// Steps run when the stack is dropped, so that an early return takes back everything done so far. They can't fail as far
 /// as the stack is concerned: each logs what it could not do.
-pub(super) struct Undo<'a> {
+pub(crate) struct Undo<'a> {
     steps: Vec<Box<dyn FnOnce() + 'a>>,
 }
 
 impl<'a> Undo<'a> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { steps: Vec::new() }
     }
 
     /// Remembers how to take back what was just done.
-    pub(super) fn push(&mut self, step: impl FnOnce() + 'a) {
+    pub(crate) fn push(&mut self, step: impl FnOnce() + 'a) {
         self.steps.push(Box::new(step));
     }
 
     /// The work is complete: nothing is taken back.
-    pub(super) fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.steps.clear();
     }
 }
