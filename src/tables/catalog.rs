@@ -1,8 +1,10 @@
 //! Every map of a node: what is created when a node starts, and what an operator can list.
 
-use crate::abi::{EndpointRow, EventBudget, ForwardPoint, MetricsValue, Runtime};
+use crate::abi::{EventBudget, Runtime};
 use crate::maps::MapSpec;
-use crate::tables::{CtMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyStats};
+use crate::tables::{
+    CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyStats,
+};
 
 /// A map of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,19 +28,12 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(NodeMap::spec(), "nodes by address"),
         plain(PolicyStats::spec(), "packets and bytes by policy entry"),
         plain(CtMap::spec(), "connections"),
-        plain(
-            MapSpec::mmap_array::<EndpointRow>("podwire_endpoints", 65_536).value_layout::<EndpointRow>(),
-            "local endpoints by device",
-        ),
+        plain(EndpointRows::spec(), "local endpoints by device"),
         plain(
             MapSpec::mmap_array::<Runtime>("podwire_runtime", 1).value_layout::<Runtime>(),
             "switches of the programs",
         ),
-        plain(
-            MapSpec::per_cpu_array::<MetricsValue>("podwire_forwards", ForwardPoint::ALL.len() as u32)
-                .value_layout::<MetricsValue>(),
-            "forwarded packets and bytes by way",
-        ),
+        plain(ForwardsMap::spec(), "forwarded packets and bytes by way"),
         plain(MapSpec::ring_buffer("podwire_events", 1 << 20), "drops and traces on their way to user space"),
         plain(
             MapSpec::per_cpu_array::<EventBudget>("podwire_event_budget", 1).value_layout::<EventBudget>(),
