@@ -9,9 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use podwire::api::{
-    Client, EndpointChangeRequest, EndpointState, Family, IpamRequest, LabelConfigurationSpec, MonitorFilter,
-    MonitorType,
+    Client, EndpointChangeRequest, EndpointState, IpamRequest, LabelConfigurationSpec, MonitorFilter, MonitorType,
 };
+use podwire::ipam::Family;
 use podwire::{Error, ErrorKind};
 use tempfile::TempDir;
 

@@ -3,8 +3,7 @@
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use podwire::api::{
-    AddressPair, Client, Endpoint, EndpointConfigurationSpec, EndpointKey, EndpointPolicyEnabled, EndpointStatus,
-    LabelConfigurationSpec,
+    AddressPair, Client, Endpoint, EndpointKey, EndpointPolicyEnabled, EndpointStatus, LabelConfigurationSpec,
 };
 
 use crate::report::Report;
@@ -33,8 +32,6 @@ pub(crate) enum Command {
     Health(Named),
     /// Show what happened to an endpoint, newest first.
     Log(Named),
-    /// Show or change an endpoint's options.
-    Config(Config),
 }
 
 #[derive(Args)]
@@ -67,15 +64,6 @@ pub(crate) struct Labels {
     delete: Vec<String>,
 }
 
-#[derive(Args)]
-pub(crate) struct Config {
-    #[command(flatten)]
-    endpoint: Named,
-    /// Options to set, as in Debug=true.
-    #[arg(value_name = "OPTION=VALUE", value_parser = crate::config::assignment)]
-    options: Vec<(String, String)>,
-}
-
 pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {
     match command {
         Command::List { no_headers } => list(client, *no_headers),
@@ -91,7 +79,6 @@ pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> 
         Command::Labels(labels) => self::labels(client, labels),
         Command::Health(Named { key }) => health(client, key),
         Command::Log(Named { key }) => log(client, key),
-        Command::Config(config) => self::config(client, config),
     }
 }
 
@@ -211,23 +198,4 @@ fn log(client: &Client, key: &EndpointKey) -> anyhow::Result<Report> {
         [text(&entry.timestamp), text(&entry.code), state, text(&entry.message)]
     });
     Ok(Report::new(table::of(&["Timestamp", "Status", "State", "Message"], rows), &log)?)
-}
-
-fn config(client: &Client, args: &Config) -> anyhow::Result<Report> {
-    let key = &args.endpoint.key;
-    let current = client.endpoint_config(key).with_context(|| format!("cannot get the options of endpoint {key}"))?;
-    let realized = current.realized.clone().unwrap_or_default();
-    if args.options.is_empty() {
-        return Ok(Report::new(crate::config::listing(&realized.options), &realized.options)?);
-    }
-    let mut options = realized.options;
-    for (name, value) in &args.options {
-        let Some(known) = options.get_mut(name) else {
-            bail!("unknown option {name:?}: see `podwire endpoint config {key}`");
-        };
-        known.clone_from(value);
-    }
-    let spec = EndpointConfigurationSpec { options, ..realized };
-    client.change_endpoint_config(key, &spec).with_context(|| format!("cannot change options of endpoint {key}"))?;
-    Ok(Report::done())
 }

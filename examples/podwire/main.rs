@@ -2,6 +2,8 @@
 //!
 //! Talks to an agent through its socket; the `bpf` commands and `cleanup` need none.
 
+mod bpf;
+mod cleanup;
 mod config;
 mod debuginfo;
 mod endpoint;
@@ -63,6 +65,10 @@ impl AgentArgs {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Direct access to pinned BPF maps; needs no agent.
+    Bpf(bpf::Args),
+    /// Remove everything that an agent made on this machine; needs no agent.
+    Cleanup(cleanup::Args),
     /// Print a completion script for a shell.
     Completion {
         /// The shell.
@@ -151,6 +157,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let format = cli.output;
     let client = || cli.agent.client();
     let report = match &cli.command {
+        Command::Bpf(args) => bpf::run(args)?,
+        Command::Cleanup(args) => cleanup::run(args)?,
         Command::Completion { shell } => completion(*shell),
         Command::Config(args) => config::run(args, &client())?,
         Command::Debuginfo => debuginfo::run(&client())?,

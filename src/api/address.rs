@@ -100,23 +100,3 @@ pub struct IpamResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<IpamAddressResponse>,
 }
-
-/// An address family, as requests name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-}
-
-impl Family {
-    /// The text that stands for the family.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-        }
-    }
-}

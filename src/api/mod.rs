@@ -25,8 +25,9 @@ mod status;
 mod tables;
 mod text;
 mod time;
+mod view;
 
-pub use address::{AddressPair, Family, IpamAddressResponse, IpamResponse, NodeAddressing, NodeAddressingElement};
+pub use address::{AddressPair, IpamAddressResponse, IpamResponse, NodeAddressing, NodeAddressingElement};
 pub use client::{Client, ClientBuilder, IpamRequest, MonitorStream};
 pub use config::{DaemonConfiguration, DaemonConfigurationSpec, DaemonConfigurationStatus, Options};
 pub use endpoint::{

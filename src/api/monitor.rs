@@ -12,10 +12,6 @@ wire_enum! {
         Drop = "drop",
         /// A packet that passed a point in the datapath.
         Trace = "trace",
-        /// A decision of policy.
-        PolicyVerdict = "policy-verdict",
-        /// What the programs say for their developers.
-        Debug = "debug",
     }
 }
 

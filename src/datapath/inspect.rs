@@ -1,5 +1,7 @@
 //! The node's maps, for an operator to look at.
 
+use std::path::PathBuf;
+
 use crate::maps::{MapInfo, OperationCounts};
 use crate::{Error, Result};
 
@@ -43,6 +45,11 @@ impl Datapath {
     /// Every map that the programs share, in the order of the names.
     pub fn maps(&self) -> Result<Vec<MapOverview>> {
         self.shared_maps().into_iter().map(|name| self.overview(name)).collect()
+    }
+
+    /// Where a map of this name is pinned.
+    pub fn map_pin(&self, name: &str) -> PathBuf {
+        self.paths.maps().join(name)
     }
 
     /// The desired content of a map, with the state of each entry.

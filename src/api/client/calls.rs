@@ -10,9 +10,10 @@ use crate::Result;
 use crate::api::{
     BpfMap, BpfMapList, ClusterNodes, DaemonConfiguration, DaemonConfigurationSpec, DebugInfo, Endpoint,
     EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec, EndpointConfigurationStatus,
-    EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, Family, Identity, IpListEntry, IpamResponse,
+    EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, Identity, IpListEntry, IpamResponse,
     LabelConfiguration, LabelConfigurationSpec, Metric, MonitorFilter, StatusResponse,
 };
+use crate::ipam::Family;
 
 /// What to allocate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,11 @@ impl Client {
         let mut query = Query::default();
         query.add("owner", &request.owner);
         if let Some(family) = request.family {
-            query.add("family", family.as_str());
+            let family = match family {
+                Family::Ipv4 => "ipv4",
+                Family::Ipv6 => "ipv6",
+            };
+            query.add("family", family);
         }
         if let Some(pool) = &request.pool {
             query.add("pool", pool);

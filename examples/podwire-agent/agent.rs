@@ -1,0 +1,75 @@
+//! What all parts of the agent share.
+
+use std::sync::Arc;
+
+use podwire::api::{StatusResponse, StatusState};
+use podwire::{Datapath, Result};
+use tokio::sync::watch;
+
+use crate::controllers::Controllers;
+use crate::flags::Settings;
+use crate::metrics::Metrics;
+use crate::monitor::Monitor;
+use crate::options::RunOptions;
+
+/// The running agent.
+pub(crate) struct Agent {
+    pub(crate) datapath: Arc<Datapath>,
+    pub(crate) settings: Settings,
+    pub(crate) options: RunOptions,
+    pub(crate) monitor: Monitor,
+    pub(crate) metrics: Metrics,
+    pub(crate) controllers: Controllers,
+    ending: watch::Sender<bool>,
+}
+
+/// What the agent calls itself.
+pub(crate) fn version() -> String {
+    let machine = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
+    format!("podwire {} {machine}", env!("CARGO_PKG_VERSION"))
+}
+
+impl Agent {
+    /// Around a datapath that is open.
+    pub(crate) fn new(datapath: Datapath, settings: Settings) -> Result<Self> {
+        let monitor = Monitor::start(datapath.events()?, datapath.events()?)?;
+        let datapath = Arc::new(datapath);
+        Ok(Self {
+            metrics: Metrics::new(Arc::clone(&datapath), monitor.losses()),
+            options: RunOptions::default(),
+            controllers: Controllers::default(),
+            ending: watch::Sender::new(false),
+            datapath,
+            settings,
+            monitor,
+        })
+    }
+
+    /// How the node does.
+    pub(crate) fn status(&self, brief: bool) -> StatusResponse {
+        let mut status = match brief {
+            true => StatusResponse::brief(&self.datapath, &version()),
+            false => StatusResponse::new(&self.datapath, &version()),
+        };
+        if let (Some(agent), Some(failure)) = (&mut status.cilium, self.controllers.failure())
+            && agent.state == Some(StatusState::Ok)
+        {
+            *agent = podwire::api::Status::new(StatusState::Warning, failure);
+        }
+        if !brief {
+            status.controllers = self.controllers.all();
+            status.node_monitor = Some(self.monitor.status());
+        }
+        status
+    }
+
+    /// Changes once, when the agent is about to end.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    /// Ends what would otherwise last for ever.
+    pub(crate) fn end(&self) {
+        self.ending.send_replace(true);
+    }
+}

@@ -1,0 +1,280 @@
+//! Settings: from flags, and from a folder with a file per key. A flag beats a file.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fs, io};
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use podwire::program::AttachMode;
+use podwire::{Error, Node, Result};
+use serde_json::{Map, Value, json};
+
+/// The agent of a node: gives pods their addresses and carries their packets.
+#[derive(Parser)]
+#[command(name = "podwire-agent", version, max_term_width = 100)]
+struct Flags {
+    /// A folder with a file per setting, named like the flag without its dashes; a flag beats a file.
+    #[arg(long, value_name = "FOLDER")]
+    config_dir: Option<PathBuf>,
+    #[command(flatten)]
+    texts: Texts,
+}
+
+/// Each setting as its text; what a text means is decided in one place, whether it came from a flag or a file.
+#[derive(clap::Args)]
+struct Texts {
+    /// The node's name [default: the machine's host name].
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// The name of the cluster [default: default].
+    #[arg(long, value_name = "NAME")]
+    cluster_name: Option<String>,
+    /// The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4.
+    #[arg(long, value_name = "CIDR")]
+    ipv4_range: Option<String>,
+    /// The prefix of pods' IPv6 addresses, as in fd00::/96; without it there is no IPv6.
+    #[arg(long, value_name = "CIDR")]
+    ipv6_range: Option<String>,
+    /// Devices that lead to the network, joined by commas [default: the one of the default route].
+    #[arg(long, value_name = "DEVICES")]
+    device: Option<String>,
+    /// How programs are attached: auto, tcx or clsact [default: auto].
+    #[arg(long, value_name = "MODE")]
+    attach_mode: Option<String>,
+    /// Where the BPF file system is mounted [default: /sys/fs/bpf].
+    #[arg(long, value_name = "PATH")]
+    bpf_root: Option<String>,
+    /// Where state is kept [default: /var/run/podwire/state].
+    #[arg(long, value_name = "PATH")]
+    state_dir: Option<String>,
+    /// The socket to serve [default: /var/run/podwire/podwire.sock].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// The address at which Prometheus finds metrics, as in 127.0.0.1:9962; without it there are none.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_addr: Option<String>,
+}
+
+/// What the agent runs with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) node_name: String,
+    pub(crate) cluster_name: String,
+    pub(crate) ipv4_range: Option<Ipv4Network>,
+    pub(crate) ipv6_range: Option<Ipv6Network>,
+    pub(crate) devices: Vec<String>,
+    pub(crate) attach_mode: AttachMode,
+    pub(crate) bpf_root: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) metrics_addr: Option<SocketAddr>,
+}
+
+/// Why there are no settings.
+pub(crate) enum Refused {
+    /// Help or the version was asked for, or a flag is wrong.
+    Usage(clap::Error),
+    /// A value is wrong.
+    Value(Error),
+}
+
+impl Settings {
+    /// From the process's arguments, and the folder they name.
+    pub(crate) fn load() -> Result<Self, Refused> {
+        let matches = Flags::command().try_get_matches().map_err(Refused::Usage)?;
+        let flags = Flags::from_arg_matches(&matches).map_err(Refused::Usage)?;
+        let mut texts = match &flags.config_dir {
+            Some(folder) => files(folder).map_err(Refused::Value)?,
+            None => BTreeMap::new(),
+        };
+        flags.texts.override_in(&mut texts);
+        Self::parse(&texts).map_err(Refused::Value)
+    }
+
+    fn parse(texts: &BTreeMap<&'static str, String>) -> Result<Self> {
+        let ipv4_range = parsed(texts, "ipv4-range", prefix::<Ipv4Network>)?;
+        let ipv6_range = parsed(texts, "ipv6-range", prefix::<Ipv6Network>)?;
+        if ipv4_range.is_none() && ipv6_range.is_none() {
+            return Err(Error::invalid(
+                "ipv4-range",
+                "",
+                "give this or ipv6-range: without either there are no addresses",
+            ));
+        }
+        let name = |key, default: &dyn Fn() -> Result<String>| match parsed(texts, key, name)? {
+            Some(name) => Ok(name),
+            None => default(),
+        };
+        let path = |key, default| Ok(parsed(texts, key, absolute)?.unwrap_or_else(|| PathBuf::from(default)));
+        Ok(Self {
+            node_name: name("node-name", &host_name)?,
+            cluster_name: name("cluster-name", &|| Ok("default".to_owned()))?,
+            ipv4_range,
+            ipv6_range,
+            devices: parsed(texts, "device", devices)?.unwrap_or_default(),
+            attach_mode: parsed(texts, "attach-mode", attach_mode)?.unwrap_or_default(),
+            bpf_root: path("bpf-root", "/sys/fs/bpf")?,
+            state_dir: path("state-dir", "/var/run/podwire/state")?,
+            socket: path("socket", podwire::api::DEFAULT_SOCKET)?,
+            metrics_addr: parsed(texts, "metrics-addr", |text| {
+                text.parse::<SocketAddr>().map_err(|_| "expected an address and a port, as in 127.0.0.1:9962")
+            })?,
+        })
+    }
+}
+
+impl Settings {
+    /// The settings and what became of them, under the names that Cilium's agent has for them.
+    pub(crate) fn as_map(&self, node: &Node) -> Map<String, Value> {
+        let names: Vec<_> = node.devices.iter().map(|device| device.name.as_str()).collect();
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let settings = json!({
+            "BPFRoot": self.bpf_root,
+            "ClusterID": 0,
+            "ClusterName": self.cluster_name,
+            "DatapathMode": "veth",
+            "Devices": names,
+            "EnableIPv4": self.ipv4_range.is_some(),
+            "EnableIPv6": self.ipv6_range.is_some(),
+            "EnableTCX": node.attach_mode == "tcx",
+            "IPAM": "kubernetes",
+            "IPv4Range": text(self.ipv4_range.map(|range| range.to_string())),
+            "IPv6Range": text(self.ipv6_range.map(|range| range.to_string())),
+            "MetricsAddress": text(self.metrics_addr.map(|address| address.to_string())),
+            "NodeName": self.node_name,
+            "RoutingMode": "native",
+            "SocketPath": self.socket,
+            "StateDir": self.state_dir,
+        });
+        match settings {
+            Value::Object(settings) => settings,
+            _ => Map::new(),
+        }
+    }
+}
+
+impl Texts {
+    /// Every setting there is, by its key.
+    fn keys() -> [&'static str; 10] {
+        [
+            "node-name",
+            "cluster-name",
+            "ipv4-range",
+            "ipv6-range",
+            "device",
+            "attach-mode",
+            "bpf-root",
+            "state-dir",
+            "socket",
+            "metrics-addr",
+        ]
+    }
+
+    fn override_in(self, texts: &mut BTreeMap<&'static str, String>) {
+        let values = [
+            self.node_name,
+            self.cluster_name,
+            self.ipv4_range,
+            self.ipv6_range,
+            self.device,
+            self.attach_mode,
+            self.bpf_root,
+            self.state_dir,
+            self.socket,
+            self.metrics_addr,
+        ];
+        for (key, value) in Self::keys().into_iter().zip(values) {
+            if let Some(value) = value {
+                texts.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The files of a folder whose names are settings. Others are warned of; hidden ones are left alone, since mounted
+/// configuration comes with links of that kind.
+fn files(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
+    let at = |path: &Path, cause: io::Error| Error::system("read", path.display().to_string(), cause);
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(|cause| at(folder, cause))? {
+        let path = entry.map_err(|cause| at(folder, cause))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        match Texts::keys().into_iter().find(|key| *key == name) {
+            Some(key) => {
+                let text = fs::read_to_string(&path).map_err(|cause| at(&path, cause))?;
+                texts.insert(key, text.trim().to_owned());
+            }
+            None => log::warn!("{}: {name} is no setting of this agent: ignored", folder.display()),
+        }
+    }
+    Ok(texts)
+}
+
+/// The value of a setting that is given and not empty.
+fn parsed<T, E: Display>(
+    texts: &BTreeMap<&'static str, String>,
+    key: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>> {
+    match texts.get(key).map(String::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) => parse(text).map(Some).map_err(|reason| Error::invalid(key, text, reason.to_string())),
+    }
+}
+
+fn prefix<N>(text: &str) -> Result<N, String>
+where
+    N: FromStr<Err = ipnetwork::IpNetworkError> + Copy + Display,
+{
+    match text.parse::<N>() {
+        Ok(network) if text.contains('/') => Ok(network),
+        Ok(_) => Err("expected a prefix length, as in 10.0.0.0/24 or fd00::/96".to_owned()),
+        Err(cause) => Err(format!("{cause}: expected a prefix such as 10.0.0.0/24 or fd00::/96")),
+    }
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if text.len() <= 253 && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("at most 253 letters, digits, dots, dashes and underscores are allowed")
+    }
+}
+
+fn devices(text: &str) -> Result<Vec<String>, &'static str> {
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().all(|name| (1..=15).contains(&name.len()) && !name.contains(['/', ' '])) {
+        Ok(names)
+    } else {
+        Err("expected names of devices joined by commas, each of 1 to 15 characters")
+    }
+}
+
+fn attach_mode(text: &str) -> Result<AttachMode, &'static str> {
+    match text {
+        "auto" => Ok(AttachMode::Auto),
+        "tcx" => Ok(AttachMode::Tcx),
+        "clsact" => Ok(AttachMode::Clsact),
+        _ => Err("expected auto, tcx or clsact"),
+    }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("expected an absolute path") }
+}
+
+fn host_name() -> Result<String> {
+    let path = "/proc/sys/kernel/hostname";
+    let text = fs::read_to_string(path).map_err(|cause| Error::system("read", path, cause))?;
+    let name = text.trim().to_owned();
+    self::name(&name).map_err(|reason| Error::invalid("node-name", name, format!("the machine's host name: {reason}")))
+}

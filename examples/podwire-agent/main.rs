@@ -1,0 +1,183 @@
+//! `podwire-agent`: keeps a node's datapath and serves the API that CNI plugins and operators ask.
+
+mod agent;
+mod controllers;
+mod flags;
+mod metrics;
+mod monitor;
+mod options;
+mod scrape;
+mod server;
+mod socket;
+mod startup;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use podwire::cni::{DeletionQueue, QueueLock};
+use podwire::endpoint::EndpointRef;
+use podwire::{Datapath, Devices, Error, NodeConfig, Result};
+use tokio::net::UnixListener;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::agent::Agent;
+use crate::flags::{Refused, Settings};
+
+/// How often the datapath is compared with what it should be.
+const MAINTENANCE: Duration = Duration::from_secs(5);
+/// How long requests under way may take when the agent is told to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    start_log();
+    let settings = match Settings::load() {
+        Ok(settings) => settings,
+        Err(Refused::Usage(error)) => return usage(&error),
+        Err(Refused::Value(error)) => return refuse(&error),
+    };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Logs to standard error; without times where the journal adds its own.
+fn start_log() {
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format(|out, record| {
+            // The priorities of syslog(3), as sd-daemon(3) reads them.
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    }
+    builder.init();
+}
+
+/// Prints help as it is, and what is wrong with the flags as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let _ = writeln!(io::stderr(), "{} (see --help)", lines.join(" "));
+    ExitCode::from(2)
+}
+
+fn refuse(error: &Error) -> ExitCode {
+    let _ = writeln!(io::stderr(), "podwire-agent: {error}");
+    ExitCode::FAILURE
+}
+
+fn run(settings: Settings) -> Result<()> {
+    let began = Instant::now();
+    log::info!("{} starts", agent::version());
+    let datapath =
+        Datapath::builder().bpf_root(&settings.bpf_root).state_dir(&settings.state_dir).open(node_config(&settings))?;
+    startup::tell(datapath.node());
+    log::info!("{} endpoints are back in service", datapath.endpoints().len());
+    let agent = Arc::new(Agent::new(datapath, settings)?);
+    let queue = delete_queued(&agent)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::system("start", "the runtime", cause))?;
+    let result = runtime.block_on(serve(&agent, queue, began));
+    agent.monitor.end();
+    runtime.shutdown_timeout(FAREWELL);
+    result
+}
+
+fn node_config(settings: &Settings) -> NodeConfig {
+    let mut config = NodeConfig::new(&settings.node_name)
+        .cluster_name(&settings.cluster_name)
+        .attach_mode(settings.attach_mode)
+        .drop_events(monitor::DROP_EVENTS);
+    if let Some(range) = settings.ipv4_range {
+        config = config.ipv4(range);
+    }
+    if let Some(range) = settings.ipv6_range {
+        config = config.ipv6(range);
+    }
+    if settings.devices.is_empty() { config } else { config.devices(Devices::Named(settings.devices.clone())) }
+}
+
+/// Deletes what CNI plugins wanted deleted while no agent ran. As long as the lock is held, none is added.
+fn delete_queued(agent: &Agent) -> Result<QueueLock> {
+    DeletionQueue::beside(&agent.settings.socket).drain(|attachment| {
+        let reference = EndpointRef::CniAttachment {
+            container: attachment.container_id.as_str().to_owned(),
+            interface: Some(attachment.ifname.as_str().to_owned()),
+        };
+        let endpoints = agent.datapath.endpoints();
+        endpoints.find(&reference).iter().try_for_each(|endpoint| endpoints.delete(endpoint.id()).map(drop))
+    })
+}
+
+async fn serve(agent: &Arc<Agent>, queue: QueueLock, began: Instant) -> Result<()> {
+    // Before the socket exists, so that nobody can end the agent in a way that it does not notice.
+    let told_to_end = told_to_end()?;
+    let listener = socket::listen(&agent.settings.socket)?;
+    drop(queue);
+    if let Some(address) = agent.settings.metrics_addr {
+        tokio::spawn(scrape::serve(Arc::clone(agent), scrape::listen(address).await?));
+    }
+    log::info!("serving {} after {:?}", agent.settings.socket.display(), began.elapsed());
+    let serving = tokio::spawn(serve_api(Arc::clone(agent), listener));
+    tokio::spawn(remove_leftovers(Arc::clone(agent)));
+    tokio::spawn(controllers::repeat(Arc::clone(agent), "datapath-maintenance", MAINTENANCE, |agent| {
+        agent.datapath.maintain()
+    }));
+
+    let signal = told_to_end.await;
+    log::info!("{signal}: ending; the datapath stays as it is");
+    agent.end();
+    if tokio::time::timeout(FAREWELL, serving).await.is_err() {
+        log::warn!("requests under way were cut off after {FAREWELL:?}");
+    }
+    let socket = &agent.settings.socket;
+    std::fs::remove_file(socket).map_err(|cause| Error::system("remove", socket.display().to_string(), cause))
+}
+
+async fn serve_api(agent: Arc<Agent>, listener: UnixListener) {
+    let mut ending = agent.ending();
+    let ended = async move { drop(ending.changed().await) };
+    if let Err(cause) = axum::serve(listener, server::router(agent)).with_graceful_shutdown(ended).await {
+        log::error!("the API is not served any more: {cause}");
+    }
+}
+
+/// All endpoints that should exist are there: what remains of others may go.
+async fn remove_leftovers(agent: Arc<Agent>) {
+    let outcome = tokio::task::spawn_blocking(move || agent.datapath.mark_synced()).await;
+    match outcome {
+        Ok(Ok(leftovers)) if leftovers == Default::default() => {}
+        Ok(Ok(leftovers)) => log::info!("leftovers removed: {leftovers:?}"),
+        Ok(Err(error)) => log::warn!("leftovers can't be removed: {error}"),
+        Err(cause) => log::error!("leftovers can't be removed: {cause}"),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT and returns its name; both are noticed from now on.
+fn told_to_end() -> Result<impl Future<Output = &'static str>> {
+    let listen = |kind, name| signal(kind).map_err(|cause| Error::system("listen for", name, cause));
+    let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
+    let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}

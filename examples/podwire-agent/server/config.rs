@@ -1,0 +1,39 @@
+//! `/v1/config`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use podwire::api::{DaemonConfiguration, DaemonConfigurationSpec, DaemonConfigurationStatus};
+
+use super::Node;
+use super::reply::{Refusal, Reply, Sent, blocking};
+use crate::agent::Agent;
+
+pub(super) async fn get(State(agent): Node) -> Json<DaemonConfiguration> {
+    let spec = spec(&agent);
+    let status = DaemonConfigurationStatus {
+        daemon_configuration_map: agent.settings.as_map(agent.datapath.node()),
+        node_monitor: Some(agent.monitor.status()),
+        realized: Some(spec.clone()),
+        ..DaemonConfigurationStatus::from(&*agent.datapath)
+    };
+    Json(DaemonConfiguration { spec, status })
+}
+
+pub(super) async fn patch(State(agent): Node, Sent(wanted): Sent<DaemonConfigurationSpec>) -> Reply<()> {
+    blocking(move || {
+        if let Some(mode) = wanted.policy_enforcement.filter(|mode| mode != "default" && mode != "never") {
+            return Err(Refusal::plain(
+                400,
+                format!("policy-enforcement: {mode:?}: this agent enforces no policy yet"),
+            ));
+        }
+        agent.options.change(&wanted.options, &agent.monitor).map_err(|error| Refusal::from(error).with_status(400))
+    })
+    .await
+}
+
+fn spec(agent: &Arc<Agent>) -> DaemonConfigurationSpec {
+    DaemonConfigurationSpec { options: agent.options.all(), policy_enforcement: None }
+}

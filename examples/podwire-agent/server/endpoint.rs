@@ -1,0 +1,209 @@
+//! `/v1/endpoint`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use podwire::api::{
+    Endpoint, EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec,
+    EndpointConfigurationStatus, EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, LabelConfiguration,
+    LabelConfigurationSpec,
+};
+use podwire::endpoint::{self, EndpointRef};
+use podwire::{ErrorKind, Label, Labels};
+
+use super::Node;
+use super::reply::{MaybeSent, NOT_ONE_OF, Named, REQUIRED, Refusal, Reply, Sent, blocking, created};
+use crate::agent::Agent;
+
+/// The body may hold labels, all of which the endpoints must have.
+pub(super) async fn list(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> Reply<Json<Vec<Endpoint>>> {
+    blocking(move || {
+        let mut endpoints = agent.datapath.endpoints().list();
+        if let Some(wanted) = wanted.0.filter(|wanted| !wanted.is_empty()) {
+            let wanted = Labels::parse(&wanted)?;
+            endpoints.retain(|endpoint| wanted.iter().all(|label| endpoint.record.labels.contains(label)));
+            if endpoints.is_empty() {
+                return Err(Refusal::not_found());
+            }
+        }
+        Ok(Json(endpoints.iter().map(Endpoint::from).collect()))
+    })
+    .await
+}
+
+pub(super) async fn get(State(agent): Node, name: Named) -> Reply<Json<Endpoint>> {
+    blocking(move || Ok(Json(Endpoint::from(&one(&agent, &name)?)))).await
+}
+
+/// Creates an endpoint, which is in service when this answers.
+pub(super) async fn put(State(agent): Node, name: Named, Sent(wanted): Sent<EndpointChangeRequest>) -> Reply<Response> {
+    check_state(&wanted)?;
+    if key(&name)? != EndpointKey::New {
+        let message = format!("endpoint {:?}: the agent chooses the number: ask for cilium-local:0", name.0);
+        return Err(Refusal::plain(400, message));
+    }
+    blocking(move || {
+        let spec = wanted.into_spec()?;
+        let endpoint = agent.datapath.endpoints().create(spec)?;
+        agent.metrics.regenerated(&endpoint.timings, true);
+        agent.monitor.endpoint("Endpoint created", &endpoint.record);
+        Ok(created(&Endpoint::from(&endpoint)))
+    })
+    .await
+}
+
+/// Adds labels, and writes everything of the endpoint anew.
+pub(super) async fn patch(State(agent): Node, name: Named, Sent(wanted): Sent<EndpointChangeRequest>) -> Reply<()> {
+    check_state(&wanted)?;
+    blocking(move || {
+        let endpoint = one(&agent, &name)?;
+        let labels = Labels::parse(&wanted.labels)?;
+        let endpoints = agent.datapath.endpoints();
+        let result = match labels.is_empty() {
+            true => endpoints.regenerate(endpoint.id()),
+            false => endpoints.change_labels(endpoint.id(), &labels.iter().cloned().collect::<Vec<_>>(), &[]),
+        };
+        regenerated(&agent, result)
+    })
+    .await
+}
+
+pub(super) async fn delete(State(agent): Node, name: Named) -> Reply<()> {
+    blocking(move || remove(&agent, &one(&agent, &name)?)).await
+}
+
+/// Removes all endpoints of a container.
+pub(super) async fn delete_many(State(agent): Node, wanted: MaybeSent<EndpointBatchDeleteRequest>) -> Reply<()> {
+    let Some(container) = wanted.0.unwrap_or_default().container_id else {
+        return Err(Refusal::plain(400, "invalid container id"));
+    };
+    blocking(move || {
+        let endpoints = agent.datapath.endpoints().find(&EndpointRef::ContainerId(container));
+        if endpoints.is_empty() {
+            return Err(Refusal::plain(404, "endpoints not found"));
+        }
+        endpoints.iter().try_for_each(|endpoint| remove(&agent, endpoint))
+    })
+    .await
+}
+
+/// Looks at the kernel.
+pub(super) async fn healthz(State(agent): Node, name: Named) -> Reply<Json<EndpointHealth>> {
+    blocking(move || {
+        let endpoint = one(&agent, &name)?;
+        let faults = agent.datapath.endpoints().check(endpoint.id())?;
+        for fault in &faults {
+            log::warn!("endpoint {} ({}): {fault}", endpoint.id(), endpoint.record.name);
+        }
+        Ok(Json(EndpointHealth::new(endpoint.state, &faults)))
+    })
+    .await
+}
+
+/// Newest first.
+pub(super) async fn log(State(agent): Node, name: Named) -> Reply<Json<Vec<EndpointStatusChange>>> {
+    blocking(move || Ok(Json(one(&agent, &name)?.log.iter().rev().map(EndpointStatusChange::from).collect()))).await
+}
+
+pub(super) async fn labels(State(agent): Node, name: Named) -> Reply<Json<LabelConfiguration>> {
+    blocking(move || Ok(Json(LabelConfiguration::from(&one(&agent, &name)?.record)))).await
+}
+
+/// The labels sent are those that the endpoint has afterwards.
+pub(super) async fn change_labels(
+    State(agent): Node,
+    name: Named,
+    Sent(wanted): Sent<LabelConfigurationSpec>,
+) -> Reply<()> {
+    blocking(move || {
+        let wanted = Labels::parse(&wanted.user)?;
+        let endpoint = one(&agent, &name)?;
+        let had = &endpoint.record.labels;
+        let added: Vec<Label> = wanted.iter().filter(|label| !had.contains(label)).cloned().collect();
+        let kept =
+            |label: &Label| wanted.iter().any(|kept| (kept.source(), kept.key()) == (label.source(), label.key()));
+        let removed: Vec<Label> = had.iter().filter(|label| !kept(label)).cloned().collect();
+        regenerated(&agent, agent.datapath.endpoints().change_labels(endpoint.id(), &added, &removed))
+    })
+    .await
+}
+
+/// Options are those of the node: an endpoint has none of its own.
+pub(super) async fn config(State(agent): Node, name: Named) -> Reply<Json<EndpointConfigurationStatus>> {
+    blocking(move || {
+        one(&agent, &name)?;
+        let realized = EndpointConfigurationSpec { label_configuration: None, options: agent.options.all() };
+        Ok(Json(EndpointConfigurationStatus { realized: Some(realized) }))
+    })
+    .await
+}
+
+pub(super) async fn change_config(
+    State(agent): Node,
+    name: Named,
+    Sent(wanted): Sent<EndpointConfigurationSpec>,
+) -> Reply<()> {
+    blocking(move || {
+        one(&agent, &name)?;
+        match agent.options.difference(&wanted.options)?.first() {
+            None => Ok(()),
+            Some(option) => {
+                Err(Refusal::plain(400, format!("option {option:?} is the node's: change it by /v1/config")))
+            }
+        }
+    })
+    .await
+}
+
+fn key(Named(text): &Named) -> Reply<EndpointKey> {
+    Ok(text.parse()?)
+}
+
+/// The endpoint that a path names.
+fn one(agent: &Agent, name: &Named) -> Reply<endpoint::Endpoint> {
+    let reference = EndpointRef::try_from(key(name)?)?;
+    agent.datapath.endpoints().find(&reference).into_iter().next().ok_or_else(Refusal::not_found)
+}
+
+fn check_state(wanted: &EndpointChangeRequest) -> Reply<()> {
+    match &wanted.state {
+        None => Err(Refusal::coded(422, REQUIRED, "state in body is required")),
+        Some(state) if state.is_known() => Ok(()),
+        Some(_) => {
+            let message = format!("state in body should be one of [{}]", EndpointState::TEXTS.join(" "));
+            Err(Refusal::coded(422, NOT_ONE_OF, message))
+        }
+    }
+}
+
+fn regenerated(agent: &Arc<Agent>, result: podwire::Result<endpoint::Endpoint>) -> Reply<()> {
+    match result {
+        Ok(endpoint) => {
+            agent.metrics.regenerated(&endpoint.timings, true);
+            agent.monitor.endpoint("Endpoint regenerated", &endpoint.record);
+            Ok(())
+        }
+        Err(error) => {
+            if error.kind() != ErrorKind::InvalidInput {
+                agent.metrics.regenerated(&Default::default(), false);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn remove(agent: &Agent, endpoint: &endpoint::Endpoint) -> Reply<()> {
+    match agent.datapath.endpoints().delete(endpoint.id()) {
+        Ok(removal) => {
+            for missing in &removal.missing {
+                log::info!("endpoint {} was incomplete: {missing}", endpoint.id());
+            }
+            agent.monitor.endpoint("Endpoint deleted", &removal.record);
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::not_found()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,146 @@
+//! Endpoints as the API shows them.
+
+use crate::api::{
+    AddressPair, Endpoint, EndpointConfigurationSpec, EndpointHealth, EndpointHealthStatus, EndpointIdentifiers,
+    EndpointNetworking, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus, EndpointState, EndpointStatus,
+    EndpointStatusChange, Identity, L4Policy, LabelConfiguration, LabelConfigurationSpec, LabelConfigurationStatus,
+    timestamp,
+};
+use crate::endpoint::{self, EndpointRecord, LogEntry};
+
+/// The pool that all addresses are from.
+pub(super) const POOL: &str = "default";
+/// The identity's label of an endpoint without labels.
+const INIT_LABEL: &str = "reserved:init";
+
+impl From<endpoint::EndpointState> for EndpointState {
+    fn from(state: endpoint::EndpointState) -> Self {
+        Self::from(state.name().to_owned())
+    }
+}
+
+impl From<&LogEntry> for EndpointStatusChange {
+    fn from(entry: &LogEntry) -> Self {
+        Self {
+            code: Some(if entry.ok { "OK" } else { "Failure" }.to_owned()),
+            message: Some(entry.message.clone()),
+            state: Some(entry.state.into()),
+            timestamp: Some(timestamp(entry.time)),
+        }
+    }
+}
+
+impl From<&endpoint::Endpoint> for Endpoint {
+    fn from(endpoint: &endpoint::Endpoint) -> Self {
+        let spec = EndpointConfigurationSpec {
+            label_configuration: Some(user_labels(&endpoint.record)),
+            options: Default::default(),
+        };
+        Self { id: Some(endpoint.id()), spec: Some(spec.clone()), status: Some(status(endpoint, spec)) }
+    }
+}
+
+fn status(endpoint: &endpoint::Endpoint, realized: EndpointConfigurationSpec) -> EndpointStatus {
+    let record = &endpoint.record;
+    EndpointStatus {
+        controllers: Vec::new(),
+        external_identifiers: Some(identifiers(record)),
+        health: Some(EndpointHealth::new(endpoint.state, &[])),
+        identity: Some(Identity::of(record)),
+        labels: Some(LabelConfiguration::from(record).status),
+        log: endpoint.log.last().map(EndpointStatusChange::from).into_iter().collect(),
+        networking: Some(networking(record)),
+        policy: Some(policy(record)),
+        realized: Some(realized),
+        state: Some(endpoint.state.into()),
+    }
+}
+
+fn identifiers(record: &EndpointRecord) -> EndpointIdentifiers {
+    let attachment = record.container_id.as_ref().map(|container| format!("{container}:{}", record.interface));
+    let (namespace, pod) = record.pod().unzip();
+    EndpointIdentifiers {
+        cni_attachment_id: attachment,
+        container_id: record.container_id.clone(),
+        container_name: None,
+        k8s_namespace: namespace.map(str::to_owned),
+        k8s_pod_name: pod.map(str::to_owned),
+        pod_name: Some(record.name.clone()),
+    }
+}
+
+fn networking(record: &EndpointRecord) -> EndpointNetworking {
+    let addressing = AddressPair {
+        ipv4: record.ipv4,
+        ipv4_pool_name: record.ipv4.map(|_| POOL.to_owned()),
+        ipv6: record.ipv6,
+        ipv6_pool_name: record.ipv6.map(|_| POOL.to_owned()),
+        ..AddressPair::default()
+    };
+    EndpointNetworking {
+        addressing: vec![addressing],
+        container_interface_name: Some(record.interface.clone()),
+        host_addressing: None,
+        host_mac: Some(record.node_mac),
+        interface_index: record.ifindex.get(),
+        interface_name: Some(record.device.clone()),
+        mac: Some(record.mac),
+    }
+}
+
+/// There is no policy: everything is allowed.
+fn policy(record: &EndpointRecord) -> EndpointPolicyStatus {
+    let everybody = Some(vec![0]);
+    let policy = EndpointPolicy {
+        allowed_egress_identities: everybody.clone(),
+        allowed_ingress_identities: everybody,
+        id: record.identity().get(),
+        l4: Some(L4Policy::default()),
+        policy_enabled: Some(EndpointPolicyEnabled::None),
+        ..EndpointPolicy::default()
+    };
+    EndpointPolicyStatus { realized: Some(policy.clone()), spec: Some(policy), ..EndpointPolicyStatus::default() }
+}
+
+fn user_labels(record: &EndpointRecord) -> LabelConfigurationSpec {
+    LabelConfigurationSpec { user: record.labels.iter().map(ToString::to_string).collect() }
+}
+
+pub(super) fn identity_labels(record: &EndpointRecord) -> Vec<String> {
+    match user_labels(record).user {
+        labels if labels.is_empty() => vec![INIT_LABEL.to_owned()],
+        labels => labels,
+    }
+}
+
+impl From<&EndpointRecord> for LabelConfiguration {
+    fn from(record: &EndpointRecord) -> Self {
+        let status = LabelConfigurationStatus {
+            realized: user_labels(record),
+            security_relevant: identity_labels(record),
+            ..LabelConfigurationStatus::default()
+        };
+        Self { spec: user_labels(record), status }
+    }
+}
+
+impl EndpointHealth {
+    /// The health of an endpoint in this state of which a check found these faults.
+    pub fn new(state: endpoint::EndpointState, faults: &[String]) -> Self {
+        use endpoint::EndpointState as State;
+        let bpf = match state {
+            State::Ready if faults.is_empty() => EndpointHealthStatus::Ok,
+            State::Ready => EndpointHealthStatus::Failure,
+            State::NotReady => EndpointHealthStatus::Warning,
+            State::WaitingForIdentity => EndpointHealthStatus::Bootstrap,
+            State::Restoring | State::Regenerating => EndpointHealthStatus::Pending,
+            State::Disconnecting | State::Disconnected => EndpointHealthStatus::Disabled,
+        };
+        let policy = match bpf {
+            EndpointHealthStatus::Failure => EndpointHealthStatus::Ok,
+            ref bpf => bpf.clone(),
+        };
+        let connected = !matches!(state, State::Disconnecting | State::Disconnected);
+        Self { overall_health: Some(bpf.clone()), bpf: Some(bpf), connected, policy: Some(policy) }
+    }
+}

@@ -1,0 +1,97 @@
+//! The node's status and its maps as the API shows them.
+
+use crate::api::{
+    BpfMap, BpfMapEntry, BpfMapList, BpfMapProperties, BpfMapStatus, ClockSource, ClusterStatus, CniChaining,
+    IpamStatus, MapAction, Routing, Status, StatusResponse, StatusState,
+};
+use crate::{Datapath, ErrorKind, Health, MapRow, Result};
+
+impl StatusResponse {
+    /// Looks at the kernel and says how the node does. `version` is what the agent calls itself. What only the agent
+    /// knows (recurring work, the monitor) is its own to add.
+    pub fn new(datapath: &Datapath, version: &str) -> Self {
+        let node = datapath.node();
+        let ill = faults(&datapath.status());
+        let agent = match ill.is_empty() {
+            true => Status::new(StatusState::Ok, format!("{version} ({} endpoints)", datapath.endpoints().len())),
+            false => Status::new(StatusState::Failure, ill.join("; ")),
+        };
+        let cluster = ClusterStatus { self_: Some(node.name.clone()), ..ClusterStatus::default() };
+        Self {
+            attach_mode: Some(if node.attach_mode == "tcx" { "tcx" } else { "tc" }.to_owned()),
+            bpf_maps: Some(map_sizes(datapath)),
+            cilium: Some(agent),
+            clock_source: Some(ClockSource { hertz: 0, mode: Some("jiffies".to_owned()) }),
+            cluster: Some(cluster),
+            cni_chaining: Some(CniChaining { mode: Some("none".to_owned()) }),
+            datapath_mode: Some("veth".to_owned()),
+            ipam: Some(IpamStatus::from(datapath.ipam())),
+            routing: Some(Routing {
+                inter_host_routing_mode: Some("Native".to_owned()),
+                intra_host_routing_mode: Some("BPF".to_owned()),
+                tunnel_protocol: None,
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Only whether the agent as a whole is well.
+    pub fn brief(datapath: &Datapath, version: &str) -> Self {
+        let ill = faults(&datapath.status());
+        let state = if ill.is_empty() { StatusState::Ok } else { StatusState::Failure };
+        let message = if ill.is_empty() { version.to_owned() } else { ill.join("; ") };
+        let cluster = Some(ClusterStatus::default());
+        Self { cilium: Some(Status::new(state, message)), cluster, ..Self::default() }
+    }
+}
+
+fn faults(status: &crate::Status) -> Vec<String> {
+    let fault = |(name, health): &(String, Health)| match health {
+        Health::Ok => None,
+        Health::Degraded(reason) => Some(format!("{name}: {reason}")),
+    };
+    status.parts.iter().filter_map(fault).collect()
+}
+
+fn map_sizes(datapath: &Datapath) -> BpfMapStatus {
+    let maps = datapath.maps().unwrap_or_default();
+    let maps = maps.into_iter().map(|map| BpfMapProperties { name: map.name, size: map.max_entries });
+    BpfMapStatus { dynamic_size_ratio: 0.0, maps: maps.collect() }
+}
+
+impl From<MapRow> for BpfMapEntry {
+    fn from(row: MapRow) -> Self {
+        let action = match row.state {
+            "insert" => MapAction::Insert,
+            "delete" => MapAction::Delete,
+            _ => MapAction::Sync,
+        };
+        let last_error = (!row.error.is_empty()).then_some(row.error);
+        Self { desired_action: Some(action), key: row.key, last_error, value: row.value }
+    }
+}
+
+impl BpfMap {
+    /// One map of a node.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a map that the node does not have.
+    pub fn of(datapath: &Datapath, name: &str) -> Result<Self> {
+        let cache = match datapath.map_content(name) {
+            Ok(rows) => Some(rows.into_iter().map(BpfMapEntry::from).collect()),
+            Err(error) if error.kind() == ErrorKind::Unsupported => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { cache, path: datapath.map_pin(name).display().to_string() })
+    }
+}
+
+impl BpfMapList {
+    /// All maps of a node.
+    pub fn all(datapath: &Datapath) -> Result<Self> {
+        let maps = datapath.maps()?;
+        let maps = maps.iter().map(|map| BpfMap::of(datapath, &map.name)).collect::<Result<_>>()?;
+        Ok(Self { maps })
+    }
+}
