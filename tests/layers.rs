@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["abi", "ipam", "netlink", "netns", "state", "sysctl"],
     &["maps", "program"],
     &["tables"],
+    &["events"],
     &["endpoint", "identity", "policy", "service"],
     &["datapath"],
     &["api", "cni"],
