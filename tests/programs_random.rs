@@ -208,9 +208,9 @@ fn address6(random: &mut Random) -> Ipv6Addr {
     }
 }
 
-/// A well-formed packet: from A three times in four, else from the network or the host.
+/// A well-formed packet: from A two times in three, else from the network or the host.
 fn whole_frame(random: &mut Random) -> Vec<u8> {
-    let from_pod = random.below(4) > 0;
+    let from_pod = random.below(3) > 0;
     let macs = if from_pod { (A.mac, A.node_mac) } else { (NEIGHBOUR_MAC, DEVICE_MAC) };
     let upper = *random.pick(&UPPERS);
     let hops = *random.pick(&[0, 1, 2, 64, 64, 255]);
@@ -218,7 +218,7 @@ fn whole_frame(random: &mut Random) -> Vec<u8> {
     let usual = random.below(8) > 0;
     let source4 = if usual { usual4 } else { address4(random) };
     let source6 = if usual { usual6 } else { address6(random) };
-    match random.below(8) {
+    match random.below(9) {
         0..=2 => ipv4(macs, (source4, address4(random)), hops, upper),
         3 | 4 => ipv6(macs, (source6, address6(random)), hops, upper),
         5 => {
