@@ -212,6 +212,11 @@ fn extension_headers_that_are_not() {
     let nine = vec![(DESTINATION, options(0)); 9];
     let chains: Vec<(&str, Vec<(u8, Vec<u8>)>)> = vec![
         ("nine headers", nine),
+        ("nine headers, the last of a later fragment", {
+            let mut chain = vec![(DESTINATION, options(0)); 8];
+            chain.push((FRAGMENT, fragment(1, false)));
+            chain
+        }),
         ("thirty headers", vec![(DESTINATION, options(0)); 30]),
         ("hop-by-hop options that are not first", vec![(DESTINATION, options(0)), (HOP_BY_HOP, options(0))]),
         ("hop-by-hop options twice", vec![(HOP_BY_HOP, options(0)), (HOP_BY_HOP, options(0))]),
