@@ -1,0 +1,420 @@
+//! The agent as a process, on a node of its own: what it serves, survives and leaves behind.
+#![cfg(feature = "programs")]
+
+mod common {
+    #![allow(dead_code, reason = "every test program uses a part of what they share")]
+    pub mod agent;
+    pub mod bpf;
+    pub mod example;
+    pub mod netns;
+    pub mod node;
+}
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+use common::agent::{Node, addresses, id, until};
+use common::netns::TestNetns;
+use common::node::{Echo, exchange_udp};
+use podwire::api::{
+    Client, EndpointHealthStatus, EndpointKey, EndpointState, IpamRequest, LabelConfigurationSpec, MapAction,
+    MonitorFilter, MonitorType, Options, StatusState,
+};
+use podwire::cni::{Attachment, DeletionQueue};
+use podwire::ipam::Family;
+use podwire::netlink::AddressSpec;
+use podwire::tables::LxcMap;
+use podwire::{ErrorKind, SecurityId};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn pods<const N: usize>() -> [TestNetns; N] {
+    std::array::from_fn(|_| TestNetns::with_loopback())
+}
+
+fn text(output: &std::process::Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn endpoints_from_creation_to_removal() {
+    let node = Node::new();
+    let agent = node.start();
+    let client = node.client();
+    let [one, two] = pods();
+    let web = node.create(&one, "web", &["k8s:app=web"]);
+    let db = node.create(&two, "db", &[]);
+    let (web_key, web_addresses) = (EndpointKey::Id(id(&web)), addresses(&web));
+
+    let status = web.status.expect("a created endpoint has a status");
+    assert_eq!(status.state, Some(EndpointState::Ready));
+    let external = status.external_identifiers.expect("it has names");
+    assert_eq!(external.cni_attachment_id.as_deref(), Some("container-of-web:eth0"));
+    assert_eq!(external.pod_name.as_deref(), Some("default/web"));
+    for address in addresses(&db).addresses() {
+        exchange_udp(&one, &two, address);
+    }
+
+    let keys = [
+        format!("ipv4:{}", web_addresses.ipv4.expect("both families")),
+        format!("ipv6:{}", web_addresses.ipv6.expect("both families")),
+        "container-id:container-of-web".to_owned(),
+        "cni-attachment-id:container-of-web:eth0".to_owned(),
+        "cni-attachment-id:container-of-web".to_owned(),
+        "pod-name:default/web".to_owned(),
+        format!("cilium-local:{}", id(&db)),
+    ];
+    for key in &keys {
+        let expected = if key.starts_with("cilium-local") { db.id } else { web.id };
+        assert_eq!(client.endpoint(&key.parse().expect(key)).expect(key).id, expected, "{key}");
+    }
+    assert_eq!(client.endpoints(&[]).expect("a list").len(), 2);
+    assert_eq!(client.endpoints(&["k8s:app=web".to_owned()]).expect("one")[0].id, web.id);
+    let none = client.endpoints(&["k8s:app=other".to_owned()]).expect_err("none has it");
+    assert_eq!(none.kind(), ErrorKind::NotFound);
+
+    let health = client.endpoint_health(&web_key).expect("its health");
+    assert_eq!((health.overall_health, health.connected), (Some(EndpointHealthStatus::Ok), true));
+    client.regenerate_endpoint(&web_key).expect("a regeneration");
+    let log = client.endpoint_log(&web_key).expect("its log");
+    assert!(log.len() >= 2 && log[0].timestamp >= log[log.len() - 1].timestamp, "newest first: {log:?}");
+
+    client.delete_endpoint(&web_key).expect("a removal");
+    assert_eq!(client.delete_endpoint(&web_key).expect_err("it is gone").kind(), ErrorKind::NotFound);
+    client.delete_endpoints_of("container-of-db").expect("a removal by container");
+    assert_eq!(client.delete_endpoints_of("container-of-db").expect_err("gone").kind(), ErrorKind::NotFound);
+    assert!(client.endpoints(&[]).expect("a list").is_empty());
+    let left = client.status(false).expect("a status").ipam.expect("addresses").allocations;
+    assert!(left.values().all(|owner| owner == "router"), "{left:?}");
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn labels_change_while_the_endpoint_runs() {
+    let node = Node::new();
+    let _agent = node.start();
+    let [pod] = pods();
+    let endpoint = node.create(&pod, "web", &["k8s:app=web", "k8s:tier=front"]);
+    let number = id(&endpoint).to_string();
+    text(&node.podwire(&[
+        "endpoint",
+        "labels",
+        &number,
+        "--add",
+        "k8s:app=api,k8s:new=yes",
+        "--delete",
+        "k8s:tier=front",
+    ]));
+    let labels = node.client().endpoint_labels(&id(&endpoint).into()).expect("labels");
+    assert_eq!(labels.status.security_relevant, ["k8s:app=api", "k8s:new=yes"]);
+    node.client()
+        .change_endpoint_labels(&id(&endpoint).into(), &LabelConfigurationSpec::default())
+        .expect("all labels taken away");
+    let shown = text(&node.podwire(&["endpoint", "list"]));
+    assert!(shown.contains("reserved:init"), "{shown}");
+    let bad = LabelConfigurationSpec { user: vec!["k8s:=x".to_owned()] };
+    let error = node.client().change_endpoint_labels(&id(&endpoint).into(), &bad).expect_err("no key");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+#[test]
+fn addresses_are_allocated_claimed_and_released() {
+    let node = Node::new();
+    let _agent = node.start();
+    let client = node.client();
+    let both = IpamRequest { owner: "a/b".to_owned(), expiring: true, ..IpamRequest::default() };
+    let both = client.allocate(&both).expect("an allocation");
+    assert!(both.address.ipv4.is_some() && both.address.ipv6.is_some());
+    assert!(both.ipv4.and_then(|details| details.expiration_uuid).is_some_and(|uuid| uuid.len() == 36));
+    let gateway = both.host_addressing.ipv4.and_then(|own| own.ip).expect("the node has an address");
+    let one = IpamRequest { owner: "a/c".to_owned(), family: Some(Family::Ipv6), ..IpamRequest::default() };
+    let one = client.allocate(&one).expect("an allocation");
+    assert!(one.address.ipv4.is_none() && one.ipv4.is_none() && one.ipv6.is_some());
+
+    let free: IpAddr = "10.66.0.99".parse().expect("an address");
+    client.allocate_address(free, "a/d", None).expect("it is free");
+    let taken = client.allocate_address(free, "a/e", None).expect_err("it is taken");
+    assert_eq!(taken.kind(), ErrorKind::WrongState, "{taken}");
+    let outside = client.allocate_address("192.0.2.1".parse().expect("an address"), "a/e", None).expect_err("no pool");
+    assert_eq!(outside.kind(), ErrorKind::InvalidInput, "{outside}");
+    client.release_address(free, Some("default")).expect("it was allocated");
+    client.release_address(free, None).expect("released twice is released");
+    assert!(client.release_address(gateway, None).is_err(), "the router keeps its address");
+
+    let [pod] = pods();
+    let used = addresses(&node.create(&pod, "web", &[])).ipv4.expect("an address");
+    let refused = client.release_address(used.into(), None).expect_err("an endpoint has it");
+    assert!(refused.to_string().contains("in use by endpoint"), "{refused}");
+
+    // 254 addresses, less the router's, the pod's and that of a/b.
+    for _ in 0..251 {
+        client
+            .allocate(&IpamRequest { owner: "many".to_owned(), family: Some(Family::Ipv4), ..Default::default() })
+            .expect("room");
+    }
+    let full = IpamRequest { owner: "last".to_owned(), family: Some(Family::Ipv4), ..Default::default() };
+    let full = client.allocate(&full).expect_err("no room");
+    assert_eq!(full.kind(), ErrorKind::Exhausted, "{full}");
+}
+
+#[test]
+fn events_reach_those_who_ask_for_them() {
+    let node = Node::new();
+    let _agent = node.start();
+    let [one, two] = pods();
+    let (web, db) = (node.create(&one, "web", &[]), node.create(&two, "db", &[]));
+    let listen = |filter: MonitorFilter| {
+        Client::builder(node.socket()).request_timeout(None).build().monitor(&filter).expect("a stream")
+    };
+    let traces = MonitorFilter { types: vec![MonitorType::Trace], to: vec![id(&db)], ..Default::default() };
+    let mut traces = listen(traces);
+    let mut agent_events = listen(MonitorFilter { types: vec![MonitorType::Agent], ..Default::default() });
+    exchange_udp(&one, &two, addresses(&db).ipv4.expect("an address").into());
+    let trace = traces.next().expect("a trace").expect("JSON");
+    assert_eq!((&trace["type"], &trace["dstID"]), (&Value::from("trace"), &Value::from(id(&db).get())));
+    assert!(trace["text"].as_str().is_some_and(|text| text.contains("10.66.0.")), "{trace}");
+
+    node.client().delete_endpoint(&id(&web).into()).expect("a removal");
+    let gone = agent_events.next().expect("an event").expect("JSON");
+    assert_eq!(
+        (&gone["subtype"], &gone["message"]["id"]),
+        (&Value::from("Endpoint deleted"), &Value::from(id(&web).get()))
+    );
+
+    // A packet with a source that is not the pod's.
+    let mut drops = listen(MonitorFilter { types: vec![MonitorType::Drop], from: vec![id(&db)], ..Default::default() });
+    two.run(|| {
+        let socket = two.socket();
+        let device = socket.link_by_name("eth0").expect("the pod's device");
+        let address = AddressSpec::new(device.index, "10.66.0.200/32".parse().expect("an address"));
+        socket.address_add(&address).expect("root in the pod may");
+        let spoofer = std::net::UdpSocket::bind("10.66.0.200:0").expect("its own address");
+        spoofer.send_to(b"spoof", "10.66.0.1:9").expect("the pod may try");
+    });
+    let drop = drops.next().expect("a drop").expect("JSON");
+    assert_eq!((&drop["type"], &drop["reason"]), (&Value::from("drop"), &Value::from("Invalid source ip")));
+    let counted =
+        text(&node.podwire(&["bpf", "metrics", "list", "--bpf-root", &node.root.path().display().to_string()]));
+    assert!(counted.contains("Invalid source ip"), "{counted}");
+}
+
+#[test]
+fn a_map_that_others_change_is_told_and_repaired() {
+    let node = Node::new();
+    let _agent = node.start();
+    let [pod] = pods();
+    let address = addresses(&node.create(&pod, "web", &[])).ipv4.expect("an address");
+    let root = node.root.path().display().to_string();
+    let listed = text(&node.podwire(&["bpf", "endpoint", "list", "--bpf-root", &root]));
+    assert!(listed.contains(&format!("{address}:0")), "{listed}");
+    text(&node.podwire(&["bpf", "endpoint", "delete", &address.to_string(), "--bpf-root", &root]));
+    until("the entry is back", || {
+        let map = LxcMap::open_pinned(node.root.maps()).expect("it is pinned");
+        map.lookup(address.into()).expect("it can be read")
+    });
+    let map = node.client().map("cilium_lxc").expect("the map");
+    let rows = map.cache.expect("its content is known");
+    let row = rows.iter().find(|row| row.key == format!("{address}:0")).expect("the pod's row");
+    assert_eq!((&row.desired_action, &row.last_error), (&Some(MapAction::Sync), &None));
+    assert!(row.value.contains("nodemac="), "{}", row.value);
+    let maps = node.client().maps().expect("all maps").maps;
+    assert!(maps.iter().any(|map| map.name() == "cilium_metrics" && map.cache.is_none()), "{maps:?}");
+    assert_eq!(node.client().map("cilium_nosuch").expect_err("none").kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_restart_keeps_endpoints_and_connections() {
+    let node = Node::new();
+    let agent = node.start();
+    let [one, two] = pods();
+    let (web, db) = (node.create(&one, "web", &["k8s:app=web"]), node.create(&two, "db", &[]));
+    let mut echo = Echo::connect(&one, &two, addresses(&db).ipv4.expect("an address").into());
+    echo.exchange(4096);
+    agent.kill();
+    echo.exchange(4096);
+    // The socket of the agent that was killed is still there, and nobody serves it.
+    let agent = node.start();
+    echo.exchange(4096);
+    let after = node.client().endpoint(&id(&web).into()).expect("the endpoint is back");
+    assert_eq!(addresses(&after), addresses(&web));
+    let status = after.status.expect("a status");
+    assert_eq!(status.labels.expect("labels").security_relevant, ["k8s:app=web"]);
+    assert!(agent.terminate().success());
+    assert!(!node.socket().exists(), "an agent that ends takes its socket along");
+    exchange_udp(&one, &two, addresses(&db).ipv6.expect("an address").into());
+}
+
+#[test]
+fn deletions_queued_without_an_agent_are_done_first() {
+    let node = Node::new();
+    let agent = node.start();
+    let [pod] = pods();
+    let endpoint = node.create(&pod, "web", &[]);
+    assert!(agent.terminate().success());
+    let queue = DeletionQueue::beside(&node.socket());
+    let attachment = Attachment::new("container-of-web", "eth0").expect("valid names");
+    queue.lock(std::time::Duration::from_secs(5)).expect("nobody holds it").push(&attachment).expect("there is room");
+    let _agent = node.start();
+    let error = node.client().endpoint(&id(&endpoint).into()).expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    let node = Node::new();
+    let _agent = node.start();
+    let second = node.spawn(&["--ipv4-range", "10.66.0.0/24"]);
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(
+        node.log().lines().any(|line| line.starts_with("podwire-agent: ") && line.contains("in use")),
+        "{}",
+        node.log()
+    );
+    assert_eq!(
+        node.client().status(true).expect("the first serves on").cilium.and_then(|agent| agent.state),
+        Some(StatusState::Ok)
+    );
+}
+
+#[test]
+fn the_socket_is_for_owner_and_group_and_nothing_else_is_replaced() {
+    let node = Node::new();
+    let agent = node.start();
+    let mode = fs::metadata(node.socket()).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    agent.signal(Signal::INT);
+    assert!(agent.wait().success(), "SIGINT ends it too");
+
+    fs::write(node.socket(), "precious").expect("a file");
+    assert_eq!(node.spawn(&["--ipv4-range", "10.66.0.0/24"]).wait().code(), Some(1));
+    assert_eq!(fs::read_to_string(node.socket()).expect("the file"), "precious");
+    fs::remove_file(node.socket()).expect("our own file");
+
+    let somebody = UnixListener::bind(node.socket()).expect("a socket");
+    assert_eq!(node.spawn(&["--ipv4-range", "10.66.0.0/24"]).wait().code(), Some(1));
+    assert!(node.log().contains("another agent serves it"), "{}", node.log());
+    drop(somebody);
+}
+
+#[test]
+fn the_start_is_told_in_full() {
+    let node = Node::new();
+    let _agent = node.start();
+    let log = node.log();
+    for line in [
+        "Cluster-Name: default",
+        "Local node-name: node1",
+        "Internal-Node IPv4: 10.66.0.1",
+        "IPv4 allocation prefix: 10.66.0.0/24",
+        "IPv6 allocation prefix: fd66::/112",
+        "Loopback IPv4: 169.254.42.1",
+    ] {
+        assert!(log.contains(line), "no {line:?} in\n{log}");
+    }
+    let node_config = fs::read_to_string(node.state_dir().join("node_config.json")).expect("the node's configuration");
+    assert!(node_config.contains("10.66.0.0/24"), "{node_config}");
+}
+
+#[test]
+fn metrics_are_served_to_both() {
+    let node = Node::new();
+    let agent = node.spawn(&["--ipv4-range", "10.66.0.0/24", "--metrics-addr", "127.0.0.1:9962"]);
+    node.client().status(true).expect("it serves");
+    let [pod] = pods();
+    node.create(&pod, "web", &[]);
+    let answer = node.netns.run(|| {
+        let mut stream = TcpStream::connect("127.0.0.1:9962").expect("metrics are served");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    });
+    for line in [
+        "cilium_endpoint_state{endpoint_state=\"ready\"} 1",
+        "cilium_bpf_map_ops_total{map_name=\"cilium_lxc\",operation=\"update\",outcome=\"fail\"} 0",
+        "cilium_endpoint_regenerations_total{outcome=\"success\"} 1",
+        "cilium_ip_addresses{family=\"ipv4\"} 2",
+        "cilium_ipam_capacity{family=\"ipv4\"} 254",
+        "# EOF",
+    ] {
+        assert!(answer.contains(line), "no {line:?} in\n{answer}");
+    }
+    let listed = node.client().metrics().expect("the same over the API");
+    let ready = listed.iter().find(|metric| metric.labels.get("endpoint_state").is_some_and(|state| state == "ready"));
+    assert_eq!(ready.map(|metric| metric.value), Some(1.0));
+    let rival = Node::new();
+    let taken = rival.spawn(&["--ipv4-range", "10.66.0.0/24", "--metrics-addr", "192.0.2.1:1"]);
+    assert_eq!(taken.wait().code(), Some(1));
+    assert!(rival.log().contains("metrics-addr: \"192.0.2.1:1\": can't listen there"), "{}", rival.log());
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn options_change_at_run_time() {
+    let node = Node::new();
+    let _agent = node.start();
+    text(&node.podwire(&["config", "TraceNotification=disable"]));
+    let options: Options = node.client().config().expect("the configuration").spec.options;
+    assert_eq!(options["TraceNotification"], "Disabled");
+    assert_eq!(text(&node.podwire(&["config", "get", "TraceNotification"])), "Disabled\n");
+    assert_eq!(text(&node.podwire(&["config", "get", "IPv4Range"])), "10.66.0.0/24\n");
+    let bad = node.podwire(&["config", "NoSuchOption=true"]);
+    assert_eq!(bad.status.code(), Some(1));
+    let bad = node.podwire(&["config", "TraceNotification=perhaps"]);
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("expected Enabled or Disabled"), "{bad:?}");
+}
+
+#[test]
+fn every_command_works_against_the_agent() {
+    let node = Node::new();
+    let agent = node.start();
+    let [pod] = pods();
+    let endpoint = node.create(&pod, "web", &["k8s:app=web"]);
+    let number = id(&endpoint).to_string();
+    let address = addresses(&endpoint).ipv4.expect("an address").to_string();
+    let commands: &[(&[&str], &str)] = &[
+        (&["status"], "Podwire:                 Ok"),
+        (&["status", "--verbose"], &address),
+        (&["endpoint", "list"], "k8s:app=web"),
+        (&["endpoint", "get", &number], "container-of-web"),
+        (&["endpoint", "regenerate", &number], "regenerated"),
+        (&["endpoint", "health", &number], "Overall Health:   OK"),
+        (&["endpoint", "log", &number], "ready"),
+        (&["ip", "list"], &address),
+        (&["ip", "get", "10.66.0.0/24"], &address),
+        (&["ip", "get", "-l", "reserved:init"], &address),
+        (&["ipam", "list"], "default/web"),
+        (&["map", "list"], "cilium_lxc"),
+        (&["map", "get", "cilium_lxc"], "sync"),
+        (&["metrics", "list", "-p", "cilium_endpoint_state"], "endpoint_state=ready"),
+        (&["node", "list"], "node1"),
+        (&["config", "--all"], "10.66.0.0/24"),
+        (&["debuginfo"], "10.66.0.0/24"),
+        (&["version"], "Daemon: podwire"),
+        (&["endpoint", "delete", &number], "deleted"),
+    ];
+    for (args, expected) in commands {
+        // Labelled endpoints have the identity of all others as long as identities are not told apart.
+        let shown = text(&node.podwire(args));
+        assert!(shown.contains(expected), "{args:?}: {shown}");
+    }
+    assert_eq!(node.client().identities().expect("identities")[0].id, SecurityId::HOST);
+
+    let (root, state) = (node.root.path().display().to_string(), node.state_dir().display().to_string());
+    let cleanup = ["cleanup", "--bpf-root", &root, "--state-dir", &state];
+    let forced = [&cleanup[..], &["--force"]].concat();
+    let busy = node.podwire(&forced);
+    assert!(!busy.status.success() && String::from_utf8_lossy(&busy.stderr).contains("in use"), "{busy:?}");
+    assert!(agent.terminate().success());
+    let plan = node.podwire(&cleanup);
+    assert_eq!(plan.status.code(), Some(1), "refused without --force");
+    assert!(String::from_utf8_lossy(&plan.stderr).contains("cilium_host"), "{plan:?}");
+    text(&node.podwire(&forced));
+    let devices: Vec<_> = node.netns.socket().links().expect("devices").into_iter().map(|link| link.name).collect();
+    assert_eq!(devices, ["lo"]);
+    assert_eq!(text(&node.podwire(&forced)), "Nothing to remove\n");
+}
