@@ -10,6 +10,7 @@ mod packets;
 use std::collections::BTreeSet;
 
 use datapath::*;
+use libbpf_rs::{MapCore, MapFlags};
 use packets::*;
 use podwire::abi::{EventBudget, ForwardPoint::*, TraceNotify};
 use podwire::program::SkBuff;
@@ -108,6 +109,22 @@ fn drop_events_are_limited_and_the_rest_is_counted() {
     node.switch(0, 3);
     let (_, after, _) = drops_in_one_window(&node, 10);
     assert_eq!(after.emitted, 3);
+}
+
+#[test]
+fn a_new_window_has_the_whole_budget_again() {
+    let node = Datapath::load();
+    node.switch(0, 3);
+    // As if the limit had been reached in a window that is over on every CPU.
+    let spent = EventBudget { window: 1, emitted: 3, limited: 5, lost: 7 };
+    let spent_everywhere = vec![bytemuck::bytes_of(&spent).to_vec(); node.budgets().len()];
+    let map = node.map("podwire_event_budget");
+    map.update_percpu(&0u32.to_ne_bytes(), &spent_everywhere, MapFlags::ANY).expect("the map takes it");
+    node.run(FROM_CONTAINER, &spoofed()).dropped(132);
+    let moved: Vec<_> = node.budgets().into_iter().filter(|budget| *budget != spent).collect();
+    let [budget] = moved.as_slice() else { panic!("one CPU ran the program: {moved:?}") };
+    assert!(budget.window > 1, "{budget:?}");
+    assert_eq!((budget.emitted, budget.limited, budget.lost), (1, 5, 7));
 }
 
 #[test]
