@@ -1,0 +1,20 @@
+//! The example programs, built as this bench is.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The path of an example's program, built from the current sources.
+pub fn example(name: &str) -> PathBuf {
+    // This program is target/<profile>/deps/<bench>.
+    let own = std::env::current_exe().expect("a running program has a path");
+    let profile = own.ancestors().nth(2).expect("two folders above");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--features", "programs", "--example", name]);
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let status =
+        build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs, since it started this bench");
+    assert!(status.success(), "example {name} does not build");
+    profile.join("examples").join(name)
+}
