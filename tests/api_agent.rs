@@ -369,6 +369,34 @@ fn options_change_at_run_time() {
 }
 
 #[test]
+fn a_node_that_is_not_well_says_so() {
+    let node = Node::new();
+    let _agent = node.start();
+    let socket = node.netns.socket();
+    let host = socket.link_by_name("cilium_host").expect("the agent made it");
+    socket.link_set_down(host.index).expect("root may");
+    let output = node.podwire(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("Failure") && shown.contains("cilium_host: the device is down"), "{shown}");
+    let output = node.podwire(&["status", "--brief"]);
+    assert_eq!(output.status.code(), Some(1));
+    socket.link_set_up(host.index).expect("root may");
+    text(&node.podwire(&["status"]));
+}
+
+#[test]
+fn an_agent_that_ends_lets_its_listeners_go() {
+    let node = Node::new();
+    let agent = node.start();
+    let client = Client::builder(node.socket()).request_timeout(None).build();
+    let mut events = client.monitor(&MonitorFilter::default()).expect("a stream");
+    assert!(agent.terminate().success());
+    assert!(!node.log().contains("cut off"), "{}", node.log());
+    assert!(events.all(|event| event.is_ok()), "the stream ends as it should");
+}
+
+#[test]
 fn every_command_works_against_the_agent() {
     let node = Node::new();
     let agent = node.start();

@@ -7,56 +7,41 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fs, io};
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, Command};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use podwire::program::AttachMode;
 use podwire::{Error, Node, Result};
 use serde_json::{Map, Value, json};
 
-/// The agent of a node: gives pods their addresses and carries their packets.
-#[derive(Parser)]
-#[command(name = "podwire-agent", version, max_term_width = 100)]
-struct Flags {
-    /// A folder with a file per setting, named like the flag without its dashes; a flag beats a file.
-    #[arg(long, value_name = "FOLDER")]
-    config_dir: Option<PathBuf>,
-    #[command(flatten)]
-    texts: Texts,
-}
+/// Every setting: its key, what its value is called, what it means. A key is the name of a flag and of a file; what its
+/// text means is decided in one place, whichever it came from.
+const KEYS: [(&str, &str, &str); 10] = [
+    ("node-name", "NAME", "The node's name [default: the machine's host name]"),
+    ("cluster-name", "NAME", "The name of the cluster [default: default]"),
+    ("ipv4-range", "CIDR", "The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4"),
+    ("ipv6-range", "CIDR", "The prefix of pods' IPv6 addresses, as in fd00::/96; without it there is no IPv6"),
+    ("device", "DEVICES", "Devices that lead to the network, joined by commas [default: those of the default routes]"),
+    ("attach-mode", "MODE", "How programs are attached: auto, tcx or clsact [default: auto]"),
+    ("bpf-root", "PATH", "Where the BPF file system is mounted [default: /sys/fs/bpf]"),
+    ("state-dir", "PATH", "Where state is kept [default: /var/run/podwire/state]"),
+    ("socket", "PATH", "The socket to serve [default: /var/run/podwire/podwire.sock]"),
+    ("metrics-addr", "ADDRESS", "Where Prometheus finds metrics, as in 127.0.0.1:9962; without it there are none"),
+];
 
-/// Each setting as its text; what a text means is decided in one place, whether it came from a flag or a file.
-#[derive(clap::Args)]
-struct Texts {
-    /// The node's name [default: the machine's host name].
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
-    /// The name of the cluster [default: default].
-    #[arg(long, value_name = "NAME")]
-    cluster_name: Option<String>,
-    /// The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4.
-    #[arg(long, value_name = "CIDR")]
-    ipv4_range: Option<String>,
-    /// The prefix of pods' IPv6 addresses, as in fd00::/96; without it there is no IPv6.
-    #[arg(long, value_name = "CIDR")]
-    ipv6_range: Option<String>,
-    /// Devices that lead to the network, joined by commas [default: the one of the default route].
-    #[arg(long, value_name = "DEVICES")]
-    device: Option<String>,
-    /// How programs are attached: auto, tcx or clsact [default: auto].
-    #[arg(long, value_name = "MODE")]
-    attach_mode: Option<String>,
-    /// Where the BPF file system is mounted [default: /sys/fs/bpf].
-    #[arg(long, value_name = "PATH")]
-    bpf_root: Option<String>,
-    /// Where state is kept [default: /var/run/podwire/state].
-    #[arg(long, value_name = "PATH")]
-    state_dir: Option<String>,
-    /// The socket to serve [default: /var/run/podwire/podwire.sock].
-    #[arg(long, value_name = "PATH")]
-    socket: Option<String>,
-    /// The address at which Prometheus finds metrics, as in 127.0.0.1:9962; without it there are none.
-    #[arg(long, value_name = "ADDRESS")]
-    metrics_addr: Option<String>,
+fn command() -> Command {
+    let command = Command::new("podwire-agent")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The agent of a node: gives pods their addresses and carries their packets")
+        .max_term_width(100)
+        .arg(
+            Arg::new("config-dir")
+                .long("config-dir")
+                .value_name("FOLDER")
+                .help("A folder with a file per setting, named like the flag without its dashes; a flag beats a file"),
+        );
+    KEYS.iter().fold(command, |command, (key, value, help)| {
+        command.arg(Arg::new(*key).long(*key).value_name(*value).help(*help))
+    })
 }
 
 /// What the agent runs with.
@@ -85,13 +70,14 @@ pub(crate) enum Refused {
 impl Settings {
     /// From the process's arguments, and the folder they name.
     pub(crate) fn load() -> Result<Self, Refused> {
-        let matches = Flags::command().try_get_matches().map_err(Refused::Usage)?;
-        let flags = Flags::from_arg_matches(&matches).map_err(Refused::Usage)?;
-        let mut texts = match &flags.config_dir {
-            Some(folder) => files(folder).map_err(Refused::Value)?,
+        let matches = command().try_get_matches().map_err(Refused::Usage)?;
+        let mut texts = match matches.get_one::<String>("config-dir") {
+            Some(folder) => files(Path::new(folder)).map_err(Refused::Value)?,
             None => BTreeMap::new(),
         };
-        flags.texts.override_in(&mut texts);
+        for (key, ..) in KEYS {
+            texts.extend(matches.get_one::<String>(key).map(|text| (key, text.clone())));
+        }
         Self::parse(&texts).map_err(Refused::Value)
     }
 
@@ -157,44 +143,6 @@ impl Settings {
     }
 }
 
-impl Texts {
-    /// Every setting there is, by its key.
-    fn keys() -> [&'static str; 10] {
-        [
-            "node-name",
-            "cluster-name",
-            "ipv4-range",
-            "ipv6-range",
-            "device",
-            "attach-mode",
-            "bpf-root",
-            "state-dir",
-            "socket",
-            "metrics-addr",
-        ]
-    }
-
-    fn override_in(self, texts: &mut BTreeMap<&'static str, String>) {
-        let values = [
-            self.node_name,
-            self.cluster_name,
-            self.ipv4_range,
-            self.ipv6_range,
-            self.device,
-            self.attach_mode,
-            self.bpf_root,
-            self.state_dir,
-            self.socket,
-            self.metrics_addr,
-        ];
-        for (key, value) in Self::keys().into_iter().zip(values) {
-            if let Some(value) = value {
-                texts.insert(key, value);
-            }
-        }
-    }
-}
-
 /// The files of a folder whose names are settings. Others are warned of; hidden ones are left alone, since mounted
 /// configuration comes with links of that kind.
 fn files(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
@@ -206,7 +154,7 @@ fn files(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
         if name.starts_with('.') {
             continue;
         }
-        match Texts::keys().into_iter().find(|key| *key == name) {
+        match KEYS.iter().map(|(key, ..)| *key).find(|key| *key == name) {
             Some(key) => {
                 let text = fs::read_to_string(&path).map_err(|cause| at(&path, cause))?;
                 texts.insert(key, text.trim().to_owned());

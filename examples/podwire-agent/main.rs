@@ -128,11 +128,11 @@ fn delete_queued(agent: &Agent) -> Result<QueueLock> {
 async fn serve(agent: &Arc<Agent>, queue: QueueLock, began: Instant) -> Result<()> {
     // Before the socket exists, so that nobody can end the agent in a way that it does not notice.
     let told_to_end = told_to_end()?;
-    let listener = socket::listen(&agent.settings.socket)?;
-    drop(queue);
     if let Some(address) = agent.settings.metrics_addr {
         tokio::spawn(scrape::serve(Arc::clone(agent), scrape::listen(address).await?));
     }
+    let listener = socket::listen(&agent.settings.socket)?;
+    drop(queue);
     log::info!("serving {} after {:?}", agent.settings.socket.display(), began.elapsed());
     let serving = tokio::spawn(serve_api(Arc::clone(agent), listener));
     tokio::spawn(remove_leftovers(Arc::clone(agent)));

@@ -25,6 +25,9 @@ use crate::monitor::LossCounters;
 
 type Labels = Vec<(&'static str, String)>;
 
+/// Methods that requests of clients have.
+const METHODS: [&str; 5] = ["GET", "PUT", "POST", "PATCH", "DELETE"];
+
 /// Durations from 10 microseconds to 10 seconds.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.000_01, 2.0, 21))
@@ -55,15 +58,19 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub(crate) fn answered(&self, method: String, path: String, status: u16, time: Duration) {
-        let labels = vec![("method", method), ("path", path), ("return_code", status.to_string())];
+    pub(crate) fn answered(&self, method: &str, path: &str, status: u16, time: Duration) {
+        // Clients must not be able to make up labels without end.
+        let method = METHODS.iter().find(|known| **known == method).unwrap_or(&"other");
+        let labels =
+            vec![("method", (*method).to_owned()), ("path", path.to_owned()), ("return_code", status.to_string())];
         self.answers.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    /// An endpoint was created or regenerated.
-    pub(crate) fn regenerated(&self, timings: &Timings, success: bool) {
-        let outcome = if success { "success" } else { "fail" };
+    /// An endpoint was created or regenerated, in these stages; without them it failed.
+    pub(crate) fn regenerated(&self, timings: Option<&Timings>) {
+        let outcome = if timings.is_some() { "success" } else { "fail" };
         self.regenerations.get_or_create(&vec![("outcome", outcome.to_owned())]).inc();
+        let Some(timings) = timings else { return };
         let stages = timings.iter().map(|(stage, time)| (stage.name(), time));
         for (scope, time) in stages.chain([("total", timings.total())]) {
             let labels = vec![("scope", scope.to_owned()), ("status", outcome.to_owned())];

@@ -98,13 +98,14 @@ impl Monitor {
     /// Listens from now on.
     pub(crate) fn subscribe(&self, filter: MonitorFilter) -> Result<Subscription> {
         let wants_traces = filter.types.is_empty() || filter.types.contains(&MonitorType::Trace);
+        let mut switches = self.0.switches.lock();
         let receiver = self.0.sender.subscribe();
-        if wants_traces {
-            let mut switches = self.0.switches.lock();
-            switches.tracers += 1;
-            switches.apply()?;
-        }
-        Ok(Subscription { receiver, filter, wants_traces, monitor: self.clone() })
+        switches.tracers += usize::from(wants_traces);
+        let applied = switches.apply();
+        drop(switches);
+        // Takes the wish for traces back when it is dropped, on failure right here.
+        let subscription = Subscription { receiver, filter, wants_traces, monitor: self.clone() };
+        applied.map(|()| subscription)
     }
 
     /// Tells of something that happened to an endpoint.

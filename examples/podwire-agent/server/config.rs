@@ -10,15 +10,18 @@ use super::Node;
 use super::reply::{Refusal, Reply, Sent, blocking};
 use crate::agent::Agent;
 
-pub(super) async fn get(State(agent): Node) -> Json<DaemonConfiguration> {
-    let spec = spec(&agent);
-    let status = DaemonConfigurationStatus {
-        daemon_configuration_map: agent.settings.as_map(agent.datapath.node()),
-        node_monitor: Some(agent.monitor.status()),
-        realized: Some(spec.clone()),
-        ..DaemonConfigurationStatus::from(&*agent.datapath)
-    };
-    Json(DaemonConfiguration { spec, status })
+pub(super) async fn get(State(agent): Node) -> Reply<Json<DaemonConfiguration>> {
+    blocking(move || {
+        let spec = spec(&agent);
+        let status = DaemonConfigurationStatus {
+            daemon_configuration_map: agent.settings.as_map(agent.datapath.node()),
+            node_monitor: Some(agent.monitor.status()),
+            realized: Some(spec.clone()),
+            ..DaemonConfigurationStatus::from(&*agent.datapath)
+        };
+        Ok(Json(DaemonConfiguration { spec, status }))
+    })
+    .await
 }
 
 pub(super) async fn patch(State(agent): Node, Sent(wanted): Sent<DaemonConfigurationSpec>) -> Reply<()> {

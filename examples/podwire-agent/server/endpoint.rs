@@ -46,8 +46,9 @@ pub(super) async fn put(State(agent): Node, name: Named, Sent(wanted): Sent<Endp
     }
     blocking(move || {
         let spec = wanted.into_spec()?;
-        let endpoint = agent.datapath.endpoints().create(spec)?;
-        agent.metrics.regenerated(&endpoint.timings, true);
+        let created_endpoint = agent.datapath.endpoints().create(spec);
+        agent.metrics.regenerated(created_endpoint.as_ref().ok().map(|endpoint| &endpoint.timings));
+        let endpoint = created_endpoint?;
         agent.monitor.endpoint("Endpoint created", &endpoint.record);
         Ok(created(&Endpoint::from(&endpoint)))
     })
@@ -179,19 +180,9 @@ fn check_state(wanted: &EndpointChangeRequest) -> Reply<()> {
 }
 
 fn regenerated(agent: &Arc<Agent>, result: podwire::Result<endpoint::Endpoint>) -> Reply<()> {
-    match result {
-        Ok(endpoint) => {
-            agent.metrics.regenerated(&endpoint.timings, true);
-            agent.monitor.endpoint("Endpoint regenerated", &endpoint.record);
-            Ok(())
-        }
-        Err(error) => {
-            if error.kind() != ErrorKind::InvalidInput {
-                agent.metrics.regenerated(&Default::default(), false);
-            }
-            Err(error.into())
-        }
-    }
+    agent.metrics.regenerated(result.as_ref().ok().map(|endpoint| &endpoint.timings));
+    agent.monitor.endpoint("Endpoint regenerated", &result?.record);
+    Ok(())
 }
 
 fn remove(agent: &Agent, endpoint: &endpoint::Endpoint) -> Reply<()> {

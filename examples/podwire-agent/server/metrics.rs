@@ -20,9 +20,9 @@ pub(super) async fn list(State(agent): Node) -> Reply<Json<Vec<Metric>>> {
 /// Notes the request's duration under the path's pattern.
 pub(super) async fn observe(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let method = request.method().to_string();
+    let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let answer = next.run(request).await;
-    agent.metrics.answered(method, path, answer.status().as_u16(), began.elapsed());
+    agent.metrics.answered(method.as_str(), &path, answer.status().as_u16(), began.elapsed());
     answer
 }

@@ -149,8 +149,7 @@ impl Client {
         self.send_json(Method::PATCH, &endpoint_path(key, "/config"), spec).map(drop)
     }
 
-    /// The node's status; only the agent as a whole when `brief`. The agent itself gives up on a slow part after
-    /// `timeout`, where that is set on the client with [`ClientBuilder::request_timeout`](super::ClientBuilder).
+    /// The node's status; only the agent as a whole when `brief`.
     pub fn status(&self, brief: bool) -> Result<StatusResponse> {
         let headers = [("brief", if brief { "true" } else { "false" })];
         let answer = self.send(Method::GET, "/v1/healthz", &headers, ())?;
