@@ -138,21 +138,21 @@ static __always_inline int floor4(struct __sk_buff *skb, bool new)
 
 static __always_inline int floor6(struct __sk_buff *skb, bool new)
 {
-	struct destination_key key = { .family = DESTINATION_IPV6 };
+	struct destination_key key __attribute__((aligned(8))) = { .family = DESTINATION_IPV6 };
+	struct tuple6 tuple __attribute__((aligned(8)));
 	struct connection fresh = {};
 	struct destination *to;
-	struct tuple6 tuple;
 	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + sizeof(struct header6));
 	struct header6 *ip = (void *)(eth + 1);
 
 	if (!eth || (ip->next_header != IPPROTO_TCP && ip->next_header != IPPROTO_UDP))
 		return TC_ACT_SHOT;
-	__builtin_memcpy(key.ip, ip->destination, sizeof(key.ip));
+	copy_ipv6(key.ip, ip->destination);
 	to = bpf_map_lookup_elem(&bench_destination, &key);
 	if (!to)
 		return TC_ACT_SHOT;
-	__builtin_memcpy(tuple.source, ip->source, sizeof(tuple.source));
-	__builtin_memcpy(tuple.destination, ip->destination, sizeof(tuple.destination));
+	copy_ipv6(tuple.source, ip->source);
+	copy_ipv6(tuple.destination, ip->destination);
 	tuple.source_port = ip->source_port;
 	tuple.destination_port = ip->destination_port;
 	tuple.protocol = ip->next_header;

@@ -66,6 +66,13 @@ static __always_inline __u64 load64(const void *from)
 	return *(const __u64 *)from;
 }
 
+/* Sixteen bytes in two steps; of memory that may lie anywhere the compiler makes sixteen, and the shifts between. */
+static __always_inline void copy_ipv6(void *to, const void *from)
+{
+	*(__u64 *)to = load64(from);
+	*(__u64 *)(to + 8) = load64(from + 8);
+}
+
 /* Whether two 16-byte addresses are the same. */
 static __always_inline bool same_ipv6(const void *a, const void *b)
 {

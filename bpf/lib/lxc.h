@@ -51,8 +51,8 @@ static __always_inline const struct endpoint_info *endpoint_by_ipv4(__be32 addre
 
 static __always_inline const struct endpoint_info *endpoint_by_ipv6(const void *address)
 {
-	struct endpoint_key key = { .family = ENDPOINT_IPV6 };
+	struct endpoint_key key __attribute__((aligned(8))) = { .family = ENDPOINT_IPV6 };
 
-	__builtin_memcpy(key.ip, address, sizeof(key.ip));
+	copy_ipv6(key.ip, address);
 	return bpf_map_lookup_elem(&cilium_lxc, &key);
 }
