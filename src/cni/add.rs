@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::agent::{Agent, Allocation, NewEndpoint, NodeSettings};
@@ -63,14 +64,17 @@ pub(super) fn add(
     let (created, host) = (veth.clone(), &host);
     undo.push(move || taken_back(&created.host_ifname, created.delete(host)));
 
-    let alt_name = format!("cilium_cni:{}", attachment.ifname.as_str());
-    configure(&netns, &veth, &allocation, &alt_name, mtu.route)?;
-
+    // the agent works on the host's side while the other is configured
     let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
-    let created = agent.create_endpoint(&endpoint);
+    let (configured, created) = thread::scope(|scope| {
+        let inside = scope.spawn(|| configure(&netns, &veth, &allocation, mtu.route));
+        let created = agent.create_endpoint(&endpoint);
+        (inside.join(), created)
+    });
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
+    configured.unwrap_or_else(|_| Err(CniError::new(ErrorCode::Internal, "configuring the namespace panicked")))?;
     created?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
     netns::still_there(&netns)?;
@@ -105,7 +109,7 @@ fn patiently<T>(patience: Duration, mut ask: impl FnMut() -> Result<T>) -> Resul
                     return Err(CniError::new(ErrorCode::TryAgainLater, waited).with_details(error.to_string()));
                 }
                 log::debug!("waiting for the agent: {error}");
-                std::thread::sleep(pause.min(left));
+                thread::sleep(pause.min(left));
                 pause = longest.min(pause * 2);
             }
         }
@@ -178,14 +182,10 @@ fn create_veth(
     Veth::create(host, &spec).map_err(|error| vanished(netns, error))
 }
 
-fn configure(
-    netns: &NetNs,
-    veth: &Veth,
-    allocation: &Allocation,
-    alt_name: &str,
-    route_mtu: u32,
-) -> Result<(), CniError> {
-    let mut network = PodNetwork::new(veth).alt_name(alt_name).route_mtu(route_mtu);
+fn configure(netns: &NetNs, veth: &Veth, allocation: &Allocation, route_mtu: u32) -> Result<(), CniError> {
+    // where Cilium's tools look for it
+    let alt_name = format!("cilium_cni:{}", veth.pod_ifname);
+    let mut network = PodNetwork::new(veth).alt_name(&alt_name).route_mtu(route_mtu);
     network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
     network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
     network.configure(netns).map_err(|error| vanished(netns, error))
