@@ -64,6 +64,9 @@ fn version_answers_with_the_callers_version() {
     assert_eq!(answer(&run(&[("CNI_COMMAND", "VERSION")], b"{"), false)["code"], 6);
 }
 
+/// Variables, configuration, and the code and a word of the answer.
+type Case<'a> = (Vec<(&'a str, &'a str)>, &'a [u8], u64, &'a str);
+
 #[test]
 fn bad_input_gets_the_specifications_codes() {
     let netns = TestNetns::new();
@@ -77,7 +80,7 @@ fn bad_input_gets_the_specifications_codes() {
     too_long.retain(|(key, _)| *key != "CNI_CONTAINERID");
     too_long.push(("CNI_CONTAINERID", &long_id));
     let valid = br#"{"cniVersion":"1.0.0","name":"pods"}"#;
-    let cases: Vec<(Vec<(&str, &str)>, &[u8], u64, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (vec![("CNI_COMMAND", "ADD")], valid, 4, "[CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME]"),
         (vec![("CNI_COMMAND", "JUMP")], valid, 4, "JUMP"),
         (with("CNI_IFNAME", "much-too-long-a-name"), valid, 4, "CNI_IFNAME"),

@@ -134,20 +134,23 @@ fn an_attachment_is_made_once() {
 fn what_a_killed_add_left_is_replaced_or_deleted() {
     let (host, pod) = (Host::new(), TestNetns::new());
     let attachment = Attachment::new("abc", "eth0").expect("valid");
-    let leave = || {
+    let leave = |alias: Option<&str>| {
         host.netns.run(|| {
             let name = attachment.host_ifname();
             let spec = VethSpec::new(&name, "eth0", pod.netns()).expect("random bytes");
-            Veth::create(&Socket::open().expect("a socket"), &spec.alias("podwire_cni:pods:abc:eth0")).expect("a pair");
+            Veth::create(&Socket::open().expect("a socket"), &VethSpec { alias, ..spec }).expect("a pair");
         });
     };
-    leave();
-    host.add("abc", &pod, &host.conf("1.0.0"));
-    host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
-    host.assert_clean(&[&pod]);
-    leave();
-    host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
-    host.assert_clean(&[&pod]);
+    // it can die before the device is marked, too
+    for alias in [Some("podwire_cni:pods:abc:eth0"), None] {
+        leave(alias);
+        host.add("abc", &pod, &host.conf("1.0.0"));
+        host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
+        host.assert_clean(&[&pod]);
+        leave(alias);
+        host.call(&call("DEL", "abc", pod.path()), &host.conf("1.0.0")).expect("DEL succeeds");
+        host.assert_clean(&[&pod]);
+    }
 }
 
 #[test]

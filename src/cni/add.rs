@@ -175,9 +175,11 @@ fn create_veth(
         _ => return Err(CniError::new(ErrorCode::AlreadyAttached, format!("{attachment} is attached already"))),
     }
     log::warn!("{host_ifname} is left from an ADD that did not end: deleted");
-    match host.link_delete(found) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
+    for done in [host.link_delete(found), agent.delete_endpoint(attachment)] {
+        match done {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
     }
     Veth::create(host, &spec).map_err(|error| vanished(netns, error))
 }

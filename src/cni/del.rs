@@ -17,36 +17,51 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Detaches a container. The agent deletes endpoint, addresses and device; the kernel's wait for the device's end is the
 /// agent's, not the runtime's. Where no agent can do it, the device is deleted here and the rest is queued.
 pub(super) fn del(agent: &impl Agent, conf: &NetConf, attachment: &Attachment) -> Result<(), CniError> {
-    match agent.delete_endpoint(attachment) {
-        Ok(()) => {
-            log::info!("{attachment} detached");
-            return Ok(());
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => log::info!("the agent does not know {attachment}"),
-        Err(error) => {
-            log::warn!("delete the endpoint of {attachment}: {error}");
-            queue(agent, conf, attachment)?;
-        }
+    let outcome = delete_endpoint(agent, conf, attachment)?;
+    if outcome == Outcome::Deleted {
+        log::info!("{attachment} detached");
+        return Ok(());
     }
-    // what an ADD that did not end, or an agent that could not, leaves behind
+    // what an ADD that did not end, or an agent that is away, leaves behind
     if device::remove(&Socket::open()?, attachment)? {
         log::info!("{} deleted", attachment.host_ifname());
+        if outcome == Outcome::Unknown {
+            // the last request of an ADD that was killed may have reached the agent after the question
+            delete_endpoint(agent, conf, attachment)?;
+        }
     }
     Ok(())
 }
 
-/// Leaves the deletion to the agent's next start, unless it starts this moment.
-fn queue(agent: &impl Agent, conf: &NetConf, attachment: &Attachment) -> Result<(), CniError> {
+/// What became of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The agent deleted it, and its device.
+    Deleted,
+    /// The agent has none.
+    Unknown,
+    /// The agent will delete it when it starts.
+    Queued,
+}
+
+fn delete_endpoint(agent: &impl Agent, conf: &NetConf, attachment: &Attachment) -> Result<Outcome, CniError> {
+    let error = match agent.delete_endpoint(attachment) {
+        Ok(()) => return Ok(Outcome::Deleted),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Unknown),
+        Err(error) => error,
+    };
+    log::warn!("delete the endpoint of {attachment}: {error}");
     let queue = DeletionQueue::beside(&conf.socket);
     let lock = queue.lock(LOCK_PATIENCE).map_err(not_queued)?;
+    // an agent that started meanwhile has read the queue already
     match agent.delete_endpoint(attachment) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Ok(()) => return Ok(Outcome::Deleted),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Unknown),
         Err(_) => {}
     }
     lock.push(attachment).map_err(not_queued)?;
     log::warn!("deletion of {attachment} queued in {}", queue.dir().display());
-    Ok(())
+    Ok(Outcome::Queued)
 }
 
 fn not_queued(error: crate::Error) -> CniError {

@@ -40,14 +40,19 @@ impl Mark {
     }
 }
 
-/// The host-side device of an attachment, if it is there and bears its mark.
+/// The host-side device of an attachment, if it is there and bears its mark. One that bears no alias at all is taken for
+/// it too: a process can die between making the device and marking it.
 pub(super) fn find(host: &Socket, attachment: &Attachment) -> Result<Option<IfIndex>> {
     let link = match host.link_by_name(&attachment.host_ifname()) {
         Ok(link) => link,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(mark_of(&link).filter(|mark| mark.attachment == *attachment).map(|_| link.index))
+    let is_ours = match &link.alias {
+        Some(alias) => Mark::parse(alias).is_some_and(|mark| mark.attachment == *attachment),
+        None => link.kind.as_deref() == Some("veth"),
+    };
+    Ok(is_ours.then_some(link.index))
 }
 
 /// The mark of a device; `None` when it is none of ours.

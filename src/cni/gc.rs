@@ -43,8 +43,7 @@ pub(super) fn gc(agent: &impl Agent, conf: &NetConf) -> Result<(), CniError> {
 fn free(agent: &impl Agent, host: &Socket, attachment: &Attachment) -> crate::Result<()> {
     log::info!("{attachment} is no longer valid: freed");
     match agent.delete_endpoint(attachment) {
-        Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => device::remove(host, attachment).map(drop),
-        Err(error) => Err(error),
+        done => done,
     }
 }

@@ -1,0 +1,227 @@
+//! The plugin and the agent together, as a runtime meets them. Needs root.
+#[path = "common/agent.rs"]
+mod agent;
+#[allow(dead_code, reason = "every test program uses some")]
+#[path = "common/bpf.rs"]
+mod bpf;
+#[allow(unreachable_pub, reason = "shared by test programs")]
+#[path = "common/example.rs"]
+mod example;
+#[allow(dead_code, unreachable_pub, reason = "every test program uses some")]
+#[path = "common/netns.rs"]
+mod netns;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+
+use agent::{Node, until};
+use netns::TestNetns;
+use serde_json::{Value, json};
+
+static PLUGIN: LazyLock<PathBuf> = LazyLock::new(|| example::example("podwire-cni"));
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn conf(node: &Node) -> Value {
+    json!({ "cniVersion": "1.1.0", "name": "pods", "type": "podwire-cni", "socket": node.socket(), "agent-timeout": 30 })
+}
+
+/// Starts the plugin on the node; its configuration is written, its result is not read yet.
+fn start(node: &Node, command: &str, container: &str, netns: &Path, conf: &Value) -> Child {
+    let variables = [("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")];
+    let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}");
+    let mut child = node.netns.run(|| {
+        let mut plugin = Command::new(&*PLUGIN);
+        plugin.env_clear().envs(variables).env("CNI_NETNS", netns).env("CNI_ARGS", &args);
+        plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the plugin starts")
+    });
+    child.stdin.take().expect("piped").write_all(conf.to_string().as_bytes()).expect("written");
+    child
+}
+
+fn call(node: &Node, command: &str, container: &str, netns: &Path, conf: &Value) -> Output {
+    start(node, command, container, netns, conf).wait_with_output().expect("the plugin ends")
+}
+
+fn result(output: &Output) -> Value {
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).expect("JSON") }
+}
+
+fn add(node: &Node, container: &str, pod: &TestNetns) -> Value {
+    result(&call(node, "ADD", container, pod.path(), &conf(node)))
+}
+
+fn del(node: &Node, container: &str, netns: &Path) {
+    assert_eq!(result(&call(node, "DEL", container, netns, &conf(node))), Value::Null);
+}
+
+fn error_code(output: &Output) -> u64 {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    error["code"].as_u64().expect("a number")
+}
+
+fn addresses(result: &Value) -> Vec<IpAddr> {
+    let ips = result["ips"].as_array().expect("addresses");
+    ips.iter()
+        .map(|ip| ip["address"].as_str().and_then(|text| text.split_once('/')).expect("a prefix").0)
+        .map(|ip| ip.parse().expect("an address"))
+        .collect()
+}
+
+/// One datagram there, one back; neither is repeated.
+fn exchange(from: &TestNetns, to: &TestNetns, target: IpAddr) {
+    let server = to.run(|| UdpSocket::bind(SocketAddr::new(target, 0))).expect("a server");
+    let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0_u8; 16].into() };
+    let client = from.run(|| UdpSocket::bind(SocketAddr::new(any, 0))).expect("a client");
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+    client.send_to(b"ping", server.local_addr().expect("bound")).expect("sent");
+    let mut buffer = [0; 8];
+    let (_, peer) = server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("to {target}: {error}"));
+    server.send_to(b"pong", peer).expect("sent");
+    client.recv_from(&mut buffer).unwrap_or_else(|error| panic!("back from {target}: {error}"));
+}
+
+/// The devices of pods on the node.
+fn devices(node: &Node) -> BTreeSet<String> {
+    let links = node.netns.socket().links().expect("devices");
+    links.into_iter().map(|link| link.name).filter(|name| name.starts_with("lxc")).collect()
+}
+
+fn wait_until_clean(node: &Node) {
+    assert_eq!(node.client().endpoints(&[]).expect("the list").len(), 0);
+    // the agent does not wait for the kernel to end devices
+    until("the devices go", || devices(node).is_empty().then_some(()));
+}
+
+#[test]
+fn pods_talk_from_their_first_packet_on() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pods = [TestNetns::new(), TestNetns::new()];
+    let results = [add(&node, "first", &pods[0]), add(&node, "second", &pods[1])];
+    for target in addresses(&results[1]) {
+        exchange(&pods[0], &pods[1], target);
+    }
+    for target in addresses(&results[0]) {
+        exchange(&node.netns, &pods[0], target);
+    }
+    for gateway in results[0]["ips"].as_array().expect("addresses") {
+        exchange(&pods[0], &node.netns, gateway["gateway"].as_str().expect("text").parse().expect("an address"));
+    }
+    let mut check = conf(&node);
+    check["prevResult"] = results[0].clone();
+    result(&call(&node, "CHECK", "first", pods[0].path(), &check));
+    result(&call(&node, "STATUS", "", Path::new(""), &conf(&node)));
+    assert_eq!(error_code(&call(&node, "ADD", "first", pods[0].path(), &conf(&node))), 103);
+
+    for netns in [pods[0].path(), pods[0].path(), Path::new("")] {
+        del(&node, "first", netns);
+    }
+    assert_eq!(error_code(&call(&node, "CHECK", "first", pods[0].path(), &check)), 102);
+    let mut gc = conf(&node);
+    gc["cni.dev/valid-attachments"] = json!([]);
+    result(&call(&node, "GC", "", Path::new(""), &gc));
+    wait_until_clean(&node);
+}
+
+#[test]
+fn fifty_at_once() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pods: Vec<TestNetns> = (0..50).map(|_| TestNetns::new()).collect();
+    let names: Vec<String> = (0..50).map(|n| format!("pod-{n}")).collect();
+    let config = conf(&node);
+    let at_once = |command: &str| -> Vec<Value> {
+        let called: Vec<Child> =
+            std::iter::zip(&names, &pods).map(|(name, pod)| start(&node, command, name, pod.path(), &config)).collect();
+        called.into_iter().map(|child| result(&child.wait_with_output().expect("the plugin ends"))).collect()
+    };
+    let results = at_once("ADD");
+    let distinct: BTreeSet<IpAddr> = results.iter().flat_map(addresses).collect();
+    assert_eq!(distinct.len(), 100, "two addresses each");
+    assert_eq!(devices(&node).len(), 50);
+    exchange(&pods[0], &pods[49], addresses(&results[49])[0]);
+    exchange(&pods[49], &pods[0], addresses(&results[0])[1]);
+    at_once("DEL");
+    wait_until_clean(&node);
+}
+
+#[test]
+fn a_plugin_killed_at_any_moment_leaves_nothing_that_del_does_not_remove() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pod = TestNetns::new();
+    let config = conf(&node);
+    add(&node, "warm-up", &pod);
+    del(&node, "warm-up", pod.path());
+    for step in 0..24 {
+        let mut child = start(&node, "ADD", "victim", pod.path(), &config);
+        // spread over the time that an ADD takes, a moment more in each round
+        thread::sleep(Duration::from_micros(750 * step));
+        child.kill().expect("our own child");
+        child.wait().expect("it ends");
+        if step % 2 == 0 {
+            del(&node, "victim", pod.path());
+        } else {
+            // the agent may still be at work for a caller that is gone: what matters is where it ends
+            until("ADD or DEL converges", || {
+                let again = call(&node, "ADD", "victim", pod.path(), &config);
+                let done = again.status.success();
+                del(&node, "victim", pod.path());
+                done.then_some(())
+            });
+        }
+        // the agent may still be about to notice that the device of its caller is gone
+        until("no endpoint is left", || node.client().endpoints(&[]).expect("the list").is_empty().then_some(()));
+        until("eth0 goes", || pod.socket().link_by_name("eth0").is_err().then_some(()));
+    }
+    until("no endpoint is left", || node.client().endpoints(&[]).expect("the list").is_empty().then_some(()));
+    wait_until_clean(&node);
+}
+
+#[test]
+fn deletions_wait_for_the_next_agent() {
+    let node = Node::new();
+    let agent = node.start();
+    let pods = [TestNetns::new(), TestNetns::new()];
+    add(&node, "goes", &pods[0]);
+    let stays = add(&node, "stays", &pods[1]);
+    agent.kill();
+    assert_eq!(error_code(&call(&node, "STATUS", "", Path::new(""), &conf(&node))), 50);
+    del(&node, "goes", pods[0].path());
+    assert_eq!(devices(&node).len(), 1, "its traffic ends with DEL");
+
+    let _agent = node.start();
+    let endpoints = node.client().endpoints(&[]).expect("the list");
+    assert_eq!(endpoints.len(), 1, "the queued deletion was worked off before the agent served");
+    exchange(&node.netns, &pods[1], addresses(&stays)[0]);
+    del(&node, "goes", pods[0].path());
+    del(&node, "stays", pods[1].path());
+    wait_until_clean(&node);
+}
+
+#[test]
+fn add_waits_for_an_agent_that_is_starting() {
+    let node = Node::new();
+    let pod = TestNetns::new();
+    let child = start(&node, "ADD", "early", pod.path(), &conf(&node));
+    let _agent = node.start();
+    let result = result(&child.wait_with_output().expect("the plugin ends"));
+    exchange(&node.netns, &pod, addresses(&result)[0]);
+    del(&node, "early", pod.path());
+    wait_until_clean(&node);
+}
