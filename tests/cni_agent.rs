@@ -1,15 +1,11 @@
 //! The plugin and the agent together, as a runtime meets them. Needs root.
-#[path = "common/agent.rs"]
-mod agent;
-#[allow(dead_code, reason = "every test program uses some")]
-#[path = "common/bpf.rs"]
-mod bpf;
-#[allow(unreachable_pub, reason = "shared by test programs")]
-#[path = "common/example.rs"]
-mod example;
-#[allow(dead_code, unreachable_pub, reason = "every test program uses some")]
-#[path = "common/netns.rs"]
-mod netns;
+mod common {
+    #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of what they share")]
+    pub mod agent;
+    pub mod bpf;
+    pub mod example;
+    pub mod netns;
+}
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -20,8 +16,9 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
-use agent::{Node, until};
-use netns::TestNetns;
+use common::agent::{Node, until};
+use common::example;
+use common::netns::TestNetns;
 use serde_json::{Value, json};
 
 static PLUGIN: LazyLock<PathBuf> = LazyLock::new(|| example::example("podwire-cni"));

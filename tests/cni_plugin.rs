@@ -1,8 +1,9 @@
 //! The plugin as a process: what a runtime, or a person, gets to see. Needs root, and no agent.
-mod common;
-#[allow(unreachable_pub, reason = "shared by test programs")]
-#[path = "common/example.rs"]
-mod example;
+mod common {
+    #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of what they share")]
+    pub mod example;
+    pub mod netns;
+}
 
 use std::fs;
 use std::io::Write;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use common::example;
 use common::netns::TestNetns;
 use podwire::cni::DeletionQueue;
 use serde_json::{Value, json};

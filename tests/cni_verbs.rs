@@ -1,12 +1,14 @@
 //! The verbs against an agent in memory, in namespaces of their own. Needs root.
-mod common;
-#[path = "common/cni.rs"]
-mod harness;
+mod common {
+    #![allow(dead_code, unreachable_pub, reason = "every test program uses a part of what they share")]
+    pub mod cni;
+    pub mod netns;
+}
 
 use std::path::Path;
 
+use common::cni::{Call, Host, answered, unreachable};
 use common::netns::TestNetns;
-use harness::{Call, Host, answered, unreachable};
 use podwire::ErrorKind;
 use podwire::cni::{Attachment, DeletionQueue, Outcome};
 use podwire::endpoint::veth::{Veth, VethSpec};

@@ -16,7 +16,7 @@ use podwire::endpoint::veth::OffloadLimits;
 use podwire::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::common::netns::TestNetns;
+use super::netns::TestNetns;
 
 /// What the fake agent remembers, and how it is to fail.
 #[derive(Default)]
