@@ -1,7 +1,7 @@
 //! Tables: columns three blanks apart, wrapped to the terminal.
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Row, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
 
 /// A table with these headers, or without any.
 pub(crate) fn new(headers: &[&str]) -> Table {
@@ -13,10 +13,26 @@ pub(crate) fn new(headers: &[&str]) -> Table {
     table
 }
 
+/// Columns up to this width are never wrapped, however narrow the terminal.
+const NARROW: u16 = 20;
+/// Blanks between columns.
+const GAP: u16 = 3;
+
 /// The table as text, without blanks at the ends of lines.
 pub(crate) fn render(mut table: Table) -> String {
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 3));
+    let widths = table.column_max_content_widths();
+    let (narrow, wide): (Vec<_>, Vec<_>) = widths.iter().copied().partition(|width| *width <= NARROW);
+    let fixed: u16 = narrow.iter().sum::<u16>().saturating_add(GAP * widths.len() as u16);
+    let room = table.width().map_or(u16::MAX, |width| width.saturating_sub(fixed));
+    if room / (wide.len() as u16).max(1) < NARROW {
+        // Columns of a few letters could not be read: better that the terminal breaks the lines.
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    for (column, width) in table.column_iter_mut().zip(widths) {
+        column.set_padding((0, GAP));
+        if width <= NARROW {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     table.trim_fmt()
 }
