@@ -29,7 +29,10 @@ fn handed_to_host(frame: &[u8]) -> Vec<u8> {
     with(frame, 0, &HOST_MAC)
 }
 
-/// A packet from A to B with a chain of extension headers, each of them given whole but for its first byte.
+/// Extension headers: the number of each, and the header without its first byte.
+type Chain = Vec<(u8, Vec<u8>)>;
+
+/// A packet from A to B with a chain of extension headers.
 fn chained(headers: &[(u8, Vec<u8>)], last: u8, upper: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     for (index, (_, body)) in headers.iter().enumerate() {
@@ -172,7 +175,7 @@ fn a_node_without_ipv6_has_no_range() {
 #[test]
 fn extension_headers_that_are_carried() {
     let node = Datapath::load();
-    let chains: Vec<Vec<(u8, Vec<u8>)>> = vec![
+    let chains: Vec<Chain> = vec![
         vec![],
         vec![(HOP_BY_HOP, options(0))],
         vec![(DESTINATION, options(0))],
@@ -210,7 +213,7 @@ fn extension_headers_that_are_carried() {
 fn extension_headers_that_are_not() {
     let node = Datapath::load();
     let nine = vec![(DESTINATION, options(0)); 9];
-    let chains: Vec<(&str, Vec<(u8, Vec<u8>)>)> = vec![
+    let chains: Vec<(&str, Chain)> = vec![
         ("nine headers", nine),
         ("nine headers, the last of a later fragment", {
             let mut chain = vec![(DESTINATION, options(0)); 8];

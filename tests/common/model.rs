@@ -60,10 +60,10 @@ enum Way {
 impl World {
     pub(crate) fn fate(&self, program: &str, frame: &[u8]) -> Fate {
         let way = match program {
-            FROM_CONTAINER => self.from_container(frame),
-            TO_CONTAINER => self.to_container(frame),
-            FROM_HOST => self.from_host(frame),
-            FROM_NETDEV => self.from_netdev(frame),
+            FROM_CONTAINER => self.sent_by_pod(frame),
+            TO_CONTAINER => self.sent_to_pod(frame),
+            FROM_HOST => self.sent_by_host(frame),
+            FROM_NETDEV => self.received(frame),
             TO_HOST => Ok(Way::Pass(Some(ForwardPoint::ToHost))),
             _ => Ok(Way::Pass(Some(ForwardPoint::ToNetwork))),
         };
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    fn from_container(&self, frame: &[u8]) -> Result<Way, Drop> {
+    fn sent_by_pod(&self, frame: &[u8]) -> Result<Way, Drop> {
         let sender = self.sender.ok_or(Drop(UNKNOWN_SENDER))?;
         ensure(frame[6..12] == sender.mac, INVALID_SMAC)?;
         match ethertype(frame) {
@@ -159,7 +159,7 @@ impl World {
         Ok(Way::Redirect(icmpv6((sender.node_mac, sender.mac), (GATEWAY6, ip.source), 255, &answer), None))
     }
 
-    fn to_container(&self, frame: &[u8]) -> Result<Way, Drop> {
+    fn sent_to_pod(&self, frame: &[u8]) -> Result<Way, Drop> {
         let receiver = self.sender.ok_or(Drop(UNROUTABLE))?;
         match ethertype(frame) {
             0x8100 | 0x88a8 => return Err(Drop(VLAN_FILTERED)),
@@ -178,7 +178,7 @@ impl World {
         Ok(Way::Pass(Some(ForwardPoint::StackToPod)))
     }
 
-    fn from_host(&self, frame: &[u8]) -> Result<Way, Drop> {
+    fn sent_by_host(&self, frame: &[u8]) -> Result<Way, Drop> {
         let (to, in_range) = match ethertype(frame) {
             TYPE_IPV4 => {
                 let to = Ipv4Header::parse(frame).ok_or(Drop(INVALID_PACKET))?.destination;
@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    fn from_netdev(&self, frame: &[u8]) -> Result<Way, Drop> {
+    fn received(&self, frame: &[u8]) -> Result<Way, Drop> {
         let stack = Ok(Way::Pass(Some(ForwardPoint::FromNetwork)));
         if frame[..6] != DEVICE_MAC {
             return stack;
