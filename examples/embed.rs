@@ -16,7 +16,6 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(run.join("bpf"))?;
     // The node is a namespace, too: a datapath belongs to the namespace of the thread that opens it.
     NetNs::create()?.run(|| control(&run))??;
-    rustix::mount::unmount(run.join("bpf"), rustix::mount::UnmountFlags::DETACH)?;
     std::fs::remove_dir_all(&run)?;
     Ok(())
 }

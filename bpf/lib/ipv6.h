@@ -147,8 +147,12 @@ static __always_inline int ipv6_from_pod(struct __sk_buff *skb, const struct pod
 	if (unlikely(!eth))
 		return DROP(REASON_INVALID_PACKET);
 	ip = (void *)(eth + 1);
-	if (ip->next_header == IPPROTO_ICMP6 && ndp_type(skb))
-		return ndp_from_pod(skb, self);
+	if (ip->next_header == IPPROTO_ICMP6) {
+		__u8 type = ndp_type(skb);
+
+		if (type)
+			return ndp_from_pod(skb, self, type);
+	}
 	if (unlikely(is_extension(ip->next_header))) {
 		if (extensions_valid(skb, ip->next_header))
 			return DROP(REASON_INVALID_EXTHDR);

@@ -57,14 +57,14 @@ static __always_inline bool is_ndp(__u8 type)
 	return type >= NDP_ROUTER_SOLICITATION && type <= NDP_REDIRECT;
 }
 
-/* Whether the ICMPv6 message behind the fixed header is one of neighbour discovery. */
-static __always_inline bool ndp_type(struct __sk_buff *skb)
+/* The type of the ICMPv6 message behind the fixed header if it is one of neighbour discovery, else 0. */
+static __always_inline __u8 ndp_type(struct __sk_buff *skb)
 {
 	__u8 type;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + IPV6_HLEN, &type, sizeof(type)))
-		return false;
-	return is_ndp(type);
+		return 0;
+	return is_ndp(type) ? type : 0;
 }
 
 static __always_inline __be16 fold(__u64 sum)
@@ -116,7 +116,8 @@ static __always_inline bool ndp_source_valid(const __u8 *source, const struct po
 }
 
 /* A pod's neighbour discovery message (the IPv6 header is whole). */
-static __noinline int ndp_from_pod(struct __sk_buff *skb, const struct podwire_endpoint *self)
+/* Only solicitations are looked at any further: others, which may be shorter, are none of a pod's business. */
+static __noinline int ndp_from_pod(struct __sk_buff *skb, const struct podwire_endpoint *self, __u32 type)
 {
 	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + IPV6_HLEN + sizeof(struct ndp));
 	struct ipv6 *ip = (void *)(eth + 1);
@@ -124,10 +125,10 @@ static __noinline int ndp_from_pod(struct __sk_buff *skb, const struct podwire_e
 
 	if (!self)
 		return DROP(REASON_UNKNOWN_SENDER);
+	if (type != NDP_SOLICITATION)
+		return DROP(REASON_FORBIDDEN_ICMP6);
 	if (!eth)
 		return DROP(REASON_INVALID_PACKET);
-	if (message->type != NDP_SOLICITATION)
-		return DROP(REASON_FORBIDDEN_ICMP6);
 	if (ip->hop_limit != NDP_HOP_LIMIT || message->code != 0 || bpf_ntohs(ip->payload_length) < sizeof(*message))
 		return DROP(REASON_INVALID_PACKET);
 	/* Also the duplicate address detection of the pod's own addresses, to which silence is the right answer. */

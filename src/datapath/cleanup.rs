@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::node::{Node, Paths};
+use super::open::MOUNTED;
 use super::{Datapath, host, sysctls};
 use crate::endpoint::recorded_devices;
 use crate::netlink::Socket;
-use crate::program::{AttachMode, Attacher, Device};
+use crate::program::{AttachMode, Attacher, Device, bpffs};
 use crate::state::{Lock, load_document};
 use crate::{Error, ErrorKind, IfIndex, Result};
 
@@ -45,6 +46,11 @@ impl Datapath {
         let restored = sysctls::restore(state_dir)?;
         report.done.extend(restored.into_iter().map(|setting| format!("restored sysctl {setting}")));
         remove_pins(&paths, &mut report)?;
+        if let Some(mounted) = load_document::<PathBuf>(&paths.state(MOUNTED), 1)?
+            && bpffs::unmount_if_empty(&mounted)?
+        {
+            report.done.push(format!("unmounted the bpffs on {}", mounted.display()));
+        }
         drop(lock);
         if remove_all(state_dir)? {
             report.done.push(format!("removed {}", state_dir.display()));

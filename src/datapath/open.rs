@@ -15,17 +15,24 @@ use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
 use crate::ipam::{Ipam, RouterAddresses};
 use crate::netlink::Socket;
+use crate::program::bpffs::{self, Mounted};
 use crate::program::{self, Attacher, Constants, Device, Direction, Loader, ProgramSet};
-use crate::state::Lock;
+use crate::state::{Lock, save_document};
 use crate::tables::{EndpointRows, ForwardsMap, MetricsMap};
 use crate::{Error, Result};
+
+/// The file of the state directory that says which bpffs we mounted.
+pub(super) const MOUNTED: &str = "bpffs.json";
 
 pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     config.validate()?;
     program::features::check_privileges()?;
-    program::bpffs::ensure_mounted(&paths.bpf_root)?;
     create_state_dir(&paths.state_dir)?;
     let lock = Lock::acquire(paths.state("lock"))?;
+    if bpffs::ensure_mounted(&paths.bpf_root)? == Mounted::Now {
+        info!("mounted a bpffs on {}", paths.bpf_root.display());
+        save_document(&paths.state(MOUNTED), 1, &paths.bpf_root)?;
+    }
     refuse_foreign_pins(&paths)?;
 
     let ipam = Arc::new(open_ipam(&paths, config)?);

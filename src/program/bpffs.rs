@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::{Error, Result};
 
@@ -60,6 +60,25 @@ fn mount_unless_bpffs(path: &Path) -> Result<Mounted> {
         }),
         Err(error) => Err(Error::system("mount bpffs on", path.display().to_string(), error)),
     }
+}
+
+/// Files that the kernel itself puts into every bpffs.
+const KERNELS_OWN: [&str; 2] = ["maps.debug", "progs.debug"];
+
+/// Takes a bpffs off the directory on which it is mounted, unless there are pins in it. Tells whether it did.
+pub fn unmount_if_empty(path: &Path) -> Result<bool> {
+    let failed = |op| move |error: io::Error| Error::system(op, path.display().to_string(), error);
+    if !path.exists() || !is_bpffs(path)? {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(path).map_err(failed("read directory"))? {
+        let name = entry.map_err(failed("read directory"))?.file_name();
+        if !KERNELS_OWN.iter().any(|own| name == *own) {
+            return Ok(false);
+        }
+    }
+    unmount(path, UnmountFlags::empty()).map_err(|error| failed("unmount")(error.into()))?;
+    Ok(true)
 }
 
 /// Whether a path lies on a bpffs.
