@@ -122,6 +122,11 @@ fn pods_talk_from_their_first_packet_on() {
     let mut check = conf(&node);
     check["prevResult"] = results[0].clone();
     result(&call(&node, "CHECK", "first", pods[0].path(), &check));
+    without_programs(&node, &results[1], || {
+        let mut check = conf(&node);
+        check["prevResult"] = results[1].clone();
+        assert_eq!(error_code(&call(&node, "CHECK", "second", pods[1].path(), &check)), 101);
+    });
     result(&call(&node, "STATUS", "", Path::new(""), &conf(&node)));
     assert_eq!(error_code(&call(&node, "ADD", "first", pods[0].path(), &conf(&node))), 103);
 
@@ -133,6 +138,14 @@ fn pods_talk_from_their_first_packet_on() {
     gc["cni.dev/valid-attachments"] = json!([]);
     result(&call(&node, "GC", "", Path::new(""), &gc));
     wait_until_clean(&node);
+}
+
+/// Takes the programs off an attachment's device: with clsact, what `auto` means, they go with the discipline.
+fn without_programs(node: &Node, result: &Value, look: impl FnOnce()) {
+    let socket = node.netns.socket();
+    let device = socket.link_by_name(result["interfaces"][0]["name"].as_str().expect("text")).expect("the device");
+    socket.clsact_delete(device.index).expect("attached by clsact");
+    look();
 }
 
 #[test]

@@ -28,6 +28,8 @@ use crate::flags::{Refused, Settings};
 
 /// How often the datapath is compared with what it should be.
 const MAINTENANCE: Duration = Duration::from_secs(5);
+/// How often deletions are tried again that failed while the agent ran.
+const QUEUED: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the agent is told to end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -113,7 +115,7 @@ fn node_config(settings: &Settings) -> NodeConfig {
     if settings.devices.is_empty() { config } else { config.devices(Devices::Named(settings.devices.clone())) }
 }
 
-/// Deletes what CNI plugins wanted deleted while no agent ran. As long as the lock is held, none is added.
+/// Deletes what CNI plugins wanted deleted while no agent ran, or what failed then. As long as the lock is held, none is added.
 fn delete_queued(agent: &Agent) -> Result<QueueLock> {
     DeletionQueue::beside(&agent.settings.socket).drain(|attachment| {
         let reference = EndpointRef::CniAttachment {
@@ -138,6 +140,9 @@ async fn serve(agent: &Arc<Agent>, queue: QueueLock, began: Instant) -> Result<(
     tokio::spawn(remove_leftovers(Arc::clone(agent)));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "datapath-maintenance", MAINTENANCE, |agent| {
         agent.datapath.maintain()
+    }));
+    tokio::spawn(controllers::repeat(Arc::clone(agent), "cni-delete-queue", QUEUED, |agent| {
+        delete_queued(agent).map(drop)
     }));
 
     let signal = told_to_end.await;

@@ -4,6 +4,19 @@
 //! [`main`], which serves the process's environment and standard input with the agent on the configured socket; [`serve`]
 //! is the same with any environment, input and [`Agent`]. An agent works off what met nobody with [`DeletionQueue`].
 //!
+//! A configuration, `/etc/cni/net.d/10-podwire.conflist`; [`NetConf`] tells every key, and what holds without it:
+//!
+//! ```json
+//! {
+//!   "cniVersion": "1.0.0",
+//!   "name": "pods",
+//!   "plugins": [
+//!     { "type": "podwire-cni", "log-file": "/var/log/podwire-cni.log" },
+//!     { "type": "portmap", "capabilities": { "portMappings": true } }
+//!   ]
+//! }
+//! ```
+//!
 //! | error code | meaning |
 //! |---|---|
 //! | 1 | unsupported cniVersion, or one that has no such command |
