@@ -214,6 +214,24 @@ fn other_messages_of_neighbour_discovery_are_forbidden() {
 }
 
 #[test]
+fn router_solicitations_as_stacks_send_them_are_forbidden_by_name() {
+    let node = Datapath::load();
+    // Eight bytes without an option, sixteen with one (RFC 4861, 4.1); then whatever is shorter still.
+    let bare = [133, 0, 0, 0, 0, 0, 0, 0];
+    for message in [bare.to_vec(), [&bare[..], &link_layer_option(1, A.mac)].concat(), vec![133, 0, 0, 0]] {
+        for source in [LINK_LOCAL, Ipv6Addr::UNSPECIFIED] {
+            let macs = (A.mac, group_mac(ALL_ROUTERS));
+            node.run(FROM_CONTAINER, &icmpv6(macs, (source, ALL_ROUTERS), 255, &message)).dropped(176);
+        }
+    }
+    let macs = (A.mac, group_mac(ALL_ROUTERS));
+    for kind in 133..=137 {
+        let frame = ipv6_raw(macs, (LINK_LOCAL, ALL_ROUTERS), 255, ICMPV6, &[kind]);
+        node.run(FROM_CONTAINER, &frame).dropped(if kind == 135 { 134 } else { 176 });
+    }
+}
+
+#[test]
 fn multicast_listener_reports_end_here() {
     let node = Datapath::load();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);

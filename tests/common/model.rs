@@ -150,8 +150,8 @@ impl World {
     }
 
     fn discovery(&self, sender: &Pod, frame: &[u8], ip: &Ipv6Header) -> Result<Way, Drop> {
+        ensure(frame[ETH + IPV6] == 135, FORBIDDEN_ICMP6)?;
         let message = frame.get(ETH + IPV6..ETH + IPV6 + 24).ok_or(Drop(INVALID_PACKET))?;
-        ensure(message[0] == 135, FORBIDDEN_ICMP6)?;
         ensure(ip.hops == 255 && message[1] == 0 && ip.payload >= 24, INVALID_PACKET)?;
         ensure(self.has_ipv6 && message[8..24] == GATEWAY6.octets(), UNKNOWN_TARGET)?;
         ensure(sender.ipv6 == Some(ip.source) || is_link_local(ip.source), INVALID_SIP)?;
