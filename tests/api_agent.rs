@@ -199,7 +199,7 @@ fn events_reach_those_who_ask_for_them() {
     assert_eq!((&drop["type"], &drop["reason"]), (&Value::from("drop"), &Value::from("Invalid source ip")));
     let counted =
         text(&node.podwire(&["bpf", "metrics", "list", "--bpf-root", &node.root.path().display().to_string()]));
-    assert!(counted.contains("Invalid source ip"), "{counted}");
+    assert!(counted.contains("Invalid source ip") && counted.contains("Success"), "{counted}");
 }
 
 #[test]

@@ -151,7 +151,9 @@ impl FromDatapath {
     }
 
     fn packets(&self, out: &mut Out<'_>) -> fmt::Result {
-        let counters = self.datapath.metrics().counters().unwrap_or_else(|error| {
+        let metrics = self.datapath.metrics();
+        let copied = self.datapath.forwards().copy_to(metrics);
+        let counters = copied.and_then(|()| metrics.counters()).unwrap_or_else(|error| {
             log::warn!("packet counters can't be read: {error}");
             Vec::new()
         });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use podwire::ErrorKind;
-use podwire::tables::{Counter, LxcMap, MetricsMap};
+use podwire::tables::{Counter, ForwardsMap, LxcMap, MetricsMap};
 use serde_json::{Value, json};
 
 use crate::report::Report;
@@ -78,7 +78,17 @@ fn delete(pins: &Path, address: IpAddr) -> anyhow::Result<Report> {
 }
 
 fn metrics(pins: &Path) -> anyhow::Result<Report> {
-    let mut counters = open(pins, MetricsMap::open_pinned)?.counters().context("cannot read cilium_metrics")?;
+    let counted = open(pins, MetricsMap::open_pinned)?.counters().context("cannot read cilium_metrics")?;
+    let mut counters: BTreeMap<_, _> = counted.into_iter().map(|counter| (counter.counted, counter)).collect();
+    // Forwarded packets are counted elsewhere, and copied there only now and then, while an agent runs.
+    match ForwardsMap::open_pinned(pins) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        forwards => {
+            let fresh = forwards.and_then(|map| map.counters()).context("cannot read podwire_forwards")?;
+            counters.extend(fresh.into_iter().map(|counter| (counter.counted, counter)));
+        }
+    }
+    let mut counters: Vec<_> = counters.into_values().collect();
     counters.sort_by_key(|counter| (counter.counted.reason.to_string(), counter.counted));
     let headers = ["REASON", "DIRECTION", "PACKETS", "BYTES", "LINE", "FILE"];
     let json: Vec<_> = counters.iter().map(counter_json).collect();
