@@ -84,7 +84,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Reply<T> 
     }
 }
 
-/// A JSON body; `N` names it in refusals. An empty body is refused.
+/// A JSON body. An empty one is refused.
 pub(super) struct Sent<T>(pub(super) T);
 
 /// A JSON body that may be left out.
