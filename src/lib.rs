@@ -114,3 +114,8 @@ pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};
 pub use mac::MacAddr;
 pub use program::AttachMode;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
