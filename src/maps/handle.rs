@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -62,6 +63,9 @@ impl MapInfo {
         }
     }
 }
+
+/// Marks types that a map takes and gives, but does not hold.
+pub(super) type Handles<T> = PhantomData<fn() -> T>;
 
 /// A map of known layout.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use super::batch::Batch;
 use super::check;
-use super::handle::{Handle, is_unsupported, map_methods};
+use super::handle::{Handle, Handles, is_unsupported, map_methods};
 use super::kind::{ArrayKind, Dynamic, Hash, Lpm, LruHash, Single};
 use super::read::{self, Reader, Seen};
 use super::spec::MapSpec;
@@ -46,7 +46,7 @@ impl Update {
 /// nothing. Dropping it closes the descriptor and changes nothing in the kernel's map if it is pinned or in use elsewhere.
 pub struct Map<K, V, T> {
     handle: Handle,
-    types: PhantomData<fn() -> (K, V, T)>,
+    types: Handles<(K, V, T)>,
 }
 
 /// A hash table.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use bytemuck::{Pod, Zeroable};
 
 use super::check;
-use super::handle::{Handle, map_methods};
+use super::handle::{Handle, Handles, map_methods};
 use super::kind::{Dynamic, LruPerCpuHash, PerCpu, PerCpuArrayKind, PerCpuHash};
 use super::map::{Update, delete_all, insert_all};
 use super::read::{Buffers, Reader, Seen};
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// while programs may change it: a single word is never torn, a struct of several words may be.
 pub struct PerCpuMap<K, V, T> {
     handle: Handle,
-    types: PhantomData<fn() -> (K, V, T)>,
+    types: Handles<(K, V, T)>,
 }
 
 /// A hash table with a value for each CPU.

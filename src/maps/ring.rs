@@ -31,7 +31,7 @@ impl RingBuffer {
     pub fn create(spec: &MapSpec) -> Result<Self> {
         check_type(spec)?;
         let size = spec.max_entries();
-        if !size.is_power_of_two() || size as usize % rustix::param::page_size() != 0 {
+        if !size.is_power_of_two() || !(size as usize).is_multiple_of(rustix::param::page_size()) {
             let reason =
                 format!("must be a power of two and a multiple of the page size {}", rustix::param::page_size());
             return Err(Error::invalid("ring buffer size", size.to_string(), reason));
