@@ -180,6 +180,11 @@ fn solicitations_of_a_forged_source() {
     }
     let frame = solicit(A.v6(), solicited_node(GATEWAY6), GATEWAY6, &[]);
     node.run(FROM_CONTAINER, &with(&frame, 6, &B.mac)).dropped(130);
+    // An endpoint without an address is not the one whose address is all zeroes.
+    node.add(&Pod { ipv6: None, ..A });
+    for source in [A.v6(), Ipv6Addr::UNSPECIFIED] {
+        node.run(FROM_CONTAINER, &solicit(source, solicited_node(GATEWAY6), GATEWAY6, &[])).dropped(132);
+    }
 }
 
 #[test]
