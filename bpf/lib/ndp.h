@@ -112,7 +112,9 @@ static __always_inline void ndp_write_answer(struct ethernet *eth, const struct 
 /* Whether the source of a solicitation is the pod's own address or one of its link. */
 static __always_inline bool ndp_source_valid(const __u8 *source, const struct podwire_endpoint *self)
 {
-	return (same_ipv6(source, self->ipv6) && self->flags & PODWIRE_ENDPOINT_F_IPV6) || (source[0] == 0xfe && (source[1] & 0xc0) == 0x80);
+	if (source[0] == 0xfe && (source[1] & 0xc0) == 0x80)
+		return true;
+	return (self->flags & PODWIRE_ENDPOINT_F_IPV6) && same_ipv6(source, self->ipv6);
 }
 
 /* A pod's neighbour discovery message (the IPv6 header is whole). */
