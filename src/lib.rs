@@ -104,6 +104,7 @@ pub mod state;
 mod sys;
 pub mod sysctl;
 pub mod tables;
+mod undo;
 
 pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,

@@ -35,12 +35,14 @@ fn a_restart_adopts_everything_and_cuts_nothing() {
             [(&first.record, EndpointState::Ready), (&second.record, EndpointState::Ready)]
         );
         for endpoint in &restored {
-            assert_eq!(datapath.endpoints().check(endpoint.id()).expect("checked"), Vec::<String>::new());
+            let wrong = node.netns.run(|| datapath.endpoints().check(endpoint.id())).expect("checked");
+            assert_eq!(wrong, Vec::<String>::new());
         }
         let leftovers = datapath.mark_synced().expect("synced");
         assert_eq!((leftovers.addresses, leftovers.rows, leftovers.endpoints.len()), (0, 0, 0));
         connection.exchange(10_000);
-        assert!(datapath.status().is_ok(), "{:?}", datapath.status());
+        let status = node.netns.run(|| datapath.status());
+        assert!(status.is_ok(), "{status:?}");
     }
 }
 
@@ -151,13 +153,13 @@ fn endpoints_whose_namespace_ended_are_collected_only_when_told() {
     let datapath = node.open();
     let states: Vec<_> = datapath.endpoints().list().iter().map(|endpoint| endpoint.state).collect();
     assert_eq!(states, [EndpointState::Ready, EndpointState::NotReady]);
-    assert!(!datapath.status().is_ok());
+    assert!(!node.netns.run(|| datapath.status()).is_ok());
     let leftovers = datapath.mark_synced().expect("synced");
     assert_eq!(leftovers.endpoints, [lost.id()]);
     assert_eq!(datapath.endpoints().list().len(), 1);
     assert!(datapath.ipam().lease(lost.ipv4().expect("IPv4").into()).is_none(), "its address leaked");
     assert!(arrives(&node.netns, &a, kept.ipv4().expect("IPv4").into()));
-    assert!(datapath.status().is_ok());
+    assert!(node.netns.run(|| datapath.status()).is_ok());
 }
 
 #[test]
@@ -182,7 +184,7 @@ fn what_others_change_is_repaired() {
     // So is what holds an endpoint's row and programs.
     let rows = podwire::tables::EndpointRows::open_pinned(node.bpf.maps()).expect("the pin");
     assert!(rows.delete(server.record.ifindex).expect("deleted"));
-    assert_eq!(datapath.endpoints().check(server.id()).expect("checked").len(), 1);
+    assert_eq!(node.netns.run(|| datapath.endpoints().check(server.id())).expect("checked").len(), 1);
     let again = node.netns.run(|| datapath.endpoints().regenerate(server.id())).expect("regenerated");
     assert_eq!(again.state, EndpointState::Ready);
     assert!(arrives(&b, &a, datapath.endpoints().list()[0].ipv4().expect("IPv4").into()));

@@ -13,10 +13,10 @@ use super::env::CniArgs;
 use super::error::{CniError, ErrorCode};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
-use crate::endpoint::undo::Undo;
 use crate::endpoint::veth::{PodNetwork, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
+use crate::undo::Undo;
 use crate::{ErrorKind, Result};
 
 /// The shortest MTU that IPv6 works with, in bytes (RFC 8200, section 5).

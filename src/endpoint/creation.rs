@@ -4,20 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use log::warn;
-
 use super::manager::EndpointManager;
 use super::record::EndpointRecord;
 use super::spec::{AddressRequest, DeviceRef, EndpointSpec};
 use super::state::EndpointState;
 use super::table::Entry;
 use super::timings::{Stage, Timings};
-use super::undo::Undo;
 use super::veth::{PodNetwork, Veth, VethSpec};
 use super::wiring;
 use crate::ipam::{ExpirationId, Families, Family, Lifetime};
 use crate::netns::NetNs;
-use crate::{EndpointId, Error, ErrorKind, Result};
+use crate::undo::Undo;
+use crate::{EndpointId, Error, Result};
 
 /// How long addresses outlive a creation that dies: afterwards nobody has claimed them.
 const CLAIM_WITHIN: Duration = Duration::from_secs(600);
@@ -31,6 +29,8 @@ struct Addresses {
     ipv4: Option<std::net::Ipv4Addr>,
     ipv6: Option<std::net::Ipv6Addr>,
     claims: Vec<(IpAddr, ExpirationId)>,
+    /// To whom those are allocated that the caller brought.
+    owner: Option<String>,
 }
 
 /// Creates an endpoint; whatever fails, everything done before is taken back.
@@ -49,16 +49,22 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
     // From here on the endpoint is on disk: a crash leaves something that a restart finishes, not something it overlooks.
     let record = record(id, spec, &device, &addresses);
     timings.time(Stage::Persist, || manager.store.save(&record))?;
-    undo.push(move || warn_if("remove its file", manager.store.remove(id)));
+    undo.attempt("remove its file", move || manager.store.remove(id));
 
     let entry = manager.enter(record.clone(), EndpointState::WaitingForIdentity);
     let _work = entry.work.lock();
     undo.push(move || manager.table.lock().remove(id));
     entry.advance(EndpointState::Regenerating, true, "creation")?;
 
-    undo.push({
-        let record = record.clone();
-        move || unwire(manager, &record)
+    let wired = record.clone();
+    let row = wired.ifindex;
+    undo.attempt("remove its row", move || manager.wiring.rows.delete(row));
+    undo.attempt("detach its programs", {
+        let wired = wired.clone();
+        move || manager.wiring.attacher.detach_all(wiring::device(&wired))
+    });
+    undo.attempt("remove its addresses from cilium_lxc", move || {
+        manager.wiring.reach.delete_endpoint((wired.ipv4, wired.ipv6), id)
     });
     manager.wire(&record, &mut timings)?;
     timings.time(Stage::Persist, || manager.wiring.ipam.claim_all(&addresses.claims))?;
@@ -84,6 +90,7 @@ fn record(id: EndpointId, spec: &EndpointSpec, device: &DeviceRef, addresses: &A
         mac: device.mac,
         ipv4: addresses.ipv4,
         ipv6: addresses.ipv6,
+        address_owner: addresses.owner.clone().filter(|owner| *owner != spec.name),
         created: SystemTime::now(),
     }
 }
@@ -96,9 +103,9 @@ fn take_addresses<'a>(manager: &'a EndpointManager, spec: &EndpointSpec, undo: &
     if let Some(families) = wanted {
         let allocation = ipam.allocate_next(&spec.name, families, Lifetime::UnlessClaimed(CLAIM_WITHIN))?;
         let taken: Vec<IpAddr> = allocation.addresses().collect();
-        undo.push({
+        undo.attempt("release its addresses", {
             let taken = taken.clone();
-            move || warn_if("release its addresses", ipam.release_all(&taken).map(drop))
+            move || ipam.release_all(&taken)
         });
         (addresses.ipv4, addresses.ipv6) = (allocation.ipv4, allocation.ipv6);
         addresses.claims = taken
@@ -108,11 +115,11 @@ fn take_addresses<'a>(manager: &'a EndpointManager, spec: &EndpointSpec, undo: &
             .collect();
     }
     if let AddressRequest::Allocated(address, uuid) = &spec.ipv4 {
-        addresses.claims.extend(given(manager, (*address).into(), uuid.as_deref(), &spec.name)?);
+        given(manager, (*address).into(), uuid.as_deref(), &mut addresses)?;
         addresses.ipv4 = Some(*address);
     }
     if let AddressRequest::Allocated(address, uuid) = &spec.ipv6 {
-        addresses.claims.extend(given(manager, (*address).into(), uuid.as_deref(), &spec.name)?);
+        given(manager, (*address).into(), uuid.as_deref(), &mut addresses)?;
         addresses.ipv6 = Some(*address);
     }
     if addresses.ipv4.is_none() && addresses.ipv6.is_none() {
@@ -134,12 +141,7 @@ fn families(spec: &EndpointSpec, manager: &EndpointManager) -> Option<Families> 
 }
 
 /// An address that the caller says it has: it must be allocated, to no endpoint, and its expiration is to be ended.
-fn given(
-    manager: &EndpointManager,
-    address: IpAddr,
-    uuid: Option<&str>,
-    name: &str,
-) -> Result<Option<(IpAddr, ExpirationId)>> {
+fn given(manager: &EndpointManager, address: IpAddr, uuid: Option<&str>, addresses: &mut Addresses) -> Result<()> {
     let lease = manager
         .wiring
         .ipam
@@ -148,14 +150,13 @@ fn given(
     if let Some(other) = manager.table.lock().by_address(address) {
         return Err(Error::AddressInUse { address, owner: format!("endpoint {other}") });
     }
-    if *lease.owner != *name {
-        warn!("address {address} of {name} was allocated to {}", lease.owner);
-    }
-    match (uuid, lease.expiration) {
-        (Some(uuid), _) => Ok(Some((address, uuid.parse()?))),
-        (None, Some(expiration)) => Ok(Some((address, expiration.id))),
-        (None, None) => Ok(None),
-    }
+    addresses.owner = Some(lease.owner.to_string());
+    let claim = match uuid {
+        Some(uuid) => Some(uuid.parse()?),
+        None => lease.expiration.map(|expiration| expiration.id),
+    };
+    addresses.claims.extend(claim.map(|id| (address, id)));
+    Ok(())
 }
 
 /// The device that exists, looked up; or a new one, with the pod's side of it configured.
@@ -205,7 +206,7 @@ fn make_pair<'a>(
     let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu);
     let veth = Veth::create(&wiring.socket, &veth_spec)?;
     let index = veth.host_ifindex;
-    undo.push(move || warn_if("delete its device", manager.reaper.delete(index).map(drop)));
+    undo.attempt("delete its device", move || manager.reaper.delete(index));
     let mut network = PodNetwork::new(&veth).route_mtu(wiring.route_mtu);
     network.ipv4 = addresses.ipv4.zip(wiring.gateway_ipv4);
     network.ipv6 = addresses.ipv6.zip(wiring.gateway_ipv6);
@@ -218,22 +219,4 @@ fn make_pair<'a>(
 fn device_name() -> Result<String> {
     let random = ExpirationId::random()?.to_string();
     Ok(format!("lxc{}", random.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>()))
-}
-
-/// Takes a half-wired endpoint out of the kernel again.
-fn unwire(manager: &EndpointManager, record: &EndpointRecord) {
-    let wiring = &manager.wiring;
-    warn_if(
-        "remove its addresses from cilium_lxc",
-        wiring.reach.delete_endpoint((record.ipv4, record.ipv6), record.id).map(drop),
-    );
-    warn_if("detach its programs", wiring.attacher.detach_all(wiring::device(record)));
-    warn_if("remove its row", wiring.rows.delete(record.ifindex).map(drop));
-}
-
-fn warn_if(step: &str, outcome: Result<()>) {
-    match outcome {
-        Err(error) if error.kind() != ErrorKind::NotFound => warn!("creation failed and could not {step}: {error}"),
-        _ => {}
-    }
 }

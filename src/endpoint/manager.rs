@@ -1,11 +1,10 @@
 //! The endpoints of a node, and what callers do with them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use log::info;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::reach::Reach;
 use super::reaper::Reaper;
@@ -17,30 +16,10 @@ use super::state::EndpointState;
 use super::store::Store;
 use super::table::{Entry, Table};
 use super::timings::{Stage, Timings};
+use super::wiring::Wiring;
 use super::{creation, regeneration, removal, restoration};
-use crate::ipam::Ipam;
 use crate::netlink::Socket;
-use crate::program::{Attacher, Program};
-use crate::tables::EndpointRows;
 use crate::{EndpointId, Error, IfIndex, Label, Result};
-
-/// What endpoints are wired to: the node's addresses, maps, programs and devices.
-pub(crate) struct Wiring {
-    pub(crate) ipam: Arc<Ipam>,
-    pub(crate) reach: Reach,
-    pub(crate) rows: EndpointRows,
-    pub(crate) attacher: Attacher,
-    pub(crate) from_container: Program,
-    pub(crate) to_container: Program,
-    /// A socket in the node's namespace.
-    pub(crate) socket: Socket,
-    pub(crate) gateway_ipv4: Option<Ipv4Addr>,
-    pub(crate) gateway_ipv6: Option<Ipv6Addr>,
-    /// Of pods' devices, in bytes.
-    pub(crate) mtu: u32,
-    /// Of pods' default routes, in bytes.
-    pub(crate) route_mtu: u32,
-}
 
 /// The endpoints of a node. Shared between threads; operations on different endpoints run side by side.
 ///
@@ -78,7 +57,7 @@ impl EndpointManager {
     /// Writes everything of an endpoint anew: its row, its addresses, its attachments.
     pub fn regenerate(&self, id: EndpointId) -> Result<Endpoint> {
         let entry = self.entry(id)?;
-        let _work = entry.work.lock();
+        let _work = self.begin(&entry)?;
         regeneration::regenerate(self, &entry, "regeneration on request")?;
         Ok(entry.snapshot())
     }
@@ -86,7 +65,7 @@ impl EndpointManager {
     /// Adds labels to an endpoint and removes others, by source and key. In force when this returns.
     pub fn change_labels(&self, id: EndpointId, add: &[Label], remove: &[Label]) -> Result<Endpoint> {
         let entry = self.entry(id)?;
-        let _work = entry.work.lock();
+        let _work = self.begin(&entry)?;
         let mut record = entry.record();
         for label in remove {
             if !record.labels.remove(label.source(), label.key()) {
@@ -109,7 +88,7 @@ impl EndpointManager {
     /// `NotFound` for an id that no endpoint has. Other failures leave the endpoint disconnecting; removing it again goes on.
     pub fn delete(&self, id: EndpointId) -> Result<Removal> {
         let entry = self.entry(id)?;
-        let _work = entry.work.lock();
+        let _work = self.begin(&entry)?;
         removal::remove(self, &entry)
     }
 
@@ -180,6 +159,16 @@ impl EndpointManager {
             }
         }
         Ok(removed)
+    }
+
+    /// Waits until nobody else works on an endpoint; an error where it ended meanwhile.
+    pub(super) fn begin<'a>(&self, entry: &'a Arc<Entry>) -> Result<MutexGuard<'a, ()>> {
+        let work = entry.work.lock();
+        let id = entry.record().id;
+        match self.entry(id) {
+            Ok(current) if Arc::ptr_eq(&current, entry) => Ok(work),
+            _ => Err(Error::not_found("endpoint", id.to_string())),
+        }
     }
 
     pub(super) fn entry(&self, id: EndpointId) -> Result<Arc<Entry>> {

@@ -20,12 +20,10 @@ mod state;
 mod store;
 mod table;
 mod timings;
-pub(crate) mod undo;
 pub mod veth;
 mod wiring;
 
 pub use manager::EndpointManager;
-pub(crate) use manager::Wiring;
 pub(crate) use reach::Reach;
 pub use record::{Endpoint, EndpointRecord, LogEntry};
 pub use reference::EndpointRef;
@@ -34,3 +32,4 @@ pub use spec::{DeviceRef, EndpointSpec};
 pub use state::EndpointState;
 pub(crate) use store::recorded_devices;
 pub use timings::{Stage, Timings};
+pub(crate) use wiring::Wiring;

@@ -45,6 +45,9 @@ pub struct EndpointRecord {
     /// The pod's IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
+    /// To whom its addresses are allocated, where that is not `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_owner: Option<String>,
     /// When it was created.
     pub created: SystemTime,
 }
@@ -53,6 +56,11 @@ impl EndpointRecord {
     /// Its addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6))
+    }
+
+    /// To whom its addresses are allocated.
+    pub fn owner(&self) -> &str {
+        self.address_owner.as_deref().unwrap_or(&self.name)
     }
 
     /// Namespace and pod, where the name has the form `namespace/pod`.

@@ -47,9 +47,12 @@ fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<
         missing.push(format!("the row of device {}", record.ifindex));
     }
     for address in addresses {
-        match wiring.ipam.release(address) {
-            Err(error) if error.kind() == ErrorKind::NotFound => missing.push(format!("the allocation of {address}")),
-            released => drop(released?),
+        // Released by somebody else, it may belong to another by now.
+        let held = wiring.ipam.lease(address).is_some_and(|lease| *lease.owner == *record.owner());
+        match held.then(|| wiring.ipam.release(address)).transpose() {
+            Ok(Some(_)) => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => missing.push(format!("the allocation of {address}")),
         }
     }
     // Only a device that bears the endpoint's name under its index is the endpoint's.
@@ -75,9 +78,9 @@ pub(super) fn collect(manager: &EndpointManager) -> Result<Vec<EndpointId>> {
         if links.iter().any(|link| link.index == record.ifindex && link.name == record.device) {
             continue;
         }
-        // Somebody may have created or removed it since the devices were listed.
-        let _work = entry.work.lock();
-        if entry.state() == EndpointState::Disconnected || device_exists(manager, &record)? {
+        // Somebody may have removed it since the devices were listed.
+        let Ok(_work) = manager.begin(&entry) else { continue };
+        if device_exists(manager, &record)? {
             continue;
         }
         info!("endpoint {} ({}): its device {} is gone", record.id, record.name, record.device);

@@ -61,7 +61,7 @@ fn keep_addresses(manager: &EndpointManager, record: &EndpointRecord) -> Result<
                     ipam.claim(address, expiration.id)?;
                 }
             }
-            None => match ipam.allocate(address, &record.name, Lifetime::Permanent) {
+            None => match ipam.allocate(address, record.owner(), Lifetime::Permanent) {
                 // Not part of the range any more: the endpoint keeps it while it lives.
                 Err(error) if error.kind() == ErrorKind::InvalidInput => warn!("endpoint {}: {error}", record.id),
                 allocated => {

@@ -1,11 +1,34 @@
 //! What an endpoint is in the kernel: a row, two attachments, an entry per address.
 
-use super::manager::Wiring;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::reach::Reach;
 use super::record::EndpointRecord;
 use crate::Result;
 use crate::abi::{ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow};
-use crate::program::{Device, Direction};
-use crate::tables::{EndpointFlags, LxcEndpoint};
+use crate::ipam::Ipam;
+use crate::netlink::Socket;
+use crate::program::{Attacher, Device, Direction, Program};
+use crate::tables::{EndpointFlags, EndpointRows, LxcEndpoint};
+
+/// What endpoints are wired to: the node's addresses, maps, programs and devices.
+pub(crate) struct Wiring {
+    pub(crate) ipam: Arc<Ipam>,
+    pub(crate) reach: Reach,
+    pub(crate) rows: EndpointRows,
+    pub(crate) attacher: Attacher,
+    pub(crate) from_container: Program,
+    pub(crate) to_container: Program,
+    /// A socket in the node's namespace.
+    pub(crate) socket: Socket,
+    pub(crate) gateway_ipv4: Option<Ipv4Addr>,
+    pub(crate) gateway_ipv6: Option<Ipv6Addr>,
+    /// Of pods' devices, in bytes.
+    pub(crate) mtu: u32,
+    /// Of pods' default routes, in bytes.
+    pub(crate) route_mtu: u32,
+}
 
 impl Wiring {
     /// Writes the row against which the programs check what the pod sends.

@@ -23,7 +23,6 @@ mod ports;
 mod protocol;
 mod source_file;
 mod table;
-mod undo;
 
 pub use catalog::{CatalogEntry, catalog};
 pub use conntrack::{

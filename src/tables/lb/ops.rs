@@ -10,7 +10,7 @@ use super::types::{
 use crate::Result;
 use crate::abi::LbAffinityMatch;
 use crate::maps::{HashMap, Update};
-use crate::tables::undo::Undo;
+use crate::undo::Undo;
 
 /// `cilium_lb_affinity_match`: which backends belong to which services with affinity.
 pub(super) type AffinityMatches = HashMap<LbAffinityMatch, u8>;
@@ -26,7 +26,7 @@ impl<F: Family> FamilyMaps<F> {
     ) -> Result<Vec<BackendId>> {
         let key = |slot| F::key(addresses.frontend, &service.frontend, slot);
         let before = self.stored(&service.frontend, addresses.frontend)?;
-        let mut undo = Undo::default();
+        let mut undo = Undo::new();
         for (backend, address) in service.slots().zip(&addresses.backends) {
             put(&self.backends, backend.id.get(), F::encode_backend(*address, backend), &mut undo)?;
         }
@@ -42,7 +42,7 @@ impl<F: Family> FamilyMaps<F> {
             put(&self.services, key(slot), F::encode_service(row), &mut undo)?;
         }
         put(&self.services, key(0), F::encode_service(ServiceRow::master(service)), &mut undo)?;
-        undo.commit();
+        undo.keep();
         self.remove_leftovers(service, addresses.frontend, before.as_ref(), matches)
     }
 
@@ -239,7 +239,7 @@ fn put<'a, K: bytemuck::Pod, V: bytemuck::Pod>(
 ) -> Result<()> {
     let before = map.lookup(&key)?;
     map.insert(&key, &value, Update::Any)?;
-    undo.push(move || match before {
+    undo.attempt("table write", move || match before {
         Some(before) => map.insert(&key, &before, Update::Any),
         None => map.delete(&key).map(drop),
     });

@@ -9,7 +9,7 @@ pub use entry::{EndpointFlags, LxcEndpoint, LxcEntry};
 use crate::abi::{EndpointInfo, EndpointKey};
 use crate::maps::{HashMap, MapSpec, Update};
 use crate::tables::table::one_map_table;
-use crate::tables::undo::Undo;
+use crate::undo::Undo;
 use crate::{Error, Result};
 
 /// `cilium_lxc`: what the programs look up by a packet's destination.
@@ -38,11 +38,11 @@ impl LxcMap {
             return Err(Error::invalid("endpoint", endpoint.id.to_string(), "has no address"));
         }
         let value = EndpointInfo::from(*endpoint);
-        let mut undo = Undo::default();
+        let mut undo = Undo::new();
         for address in addresses.into_iter().flatten() {
             self.write(address, &value, &mut undo)?;
         }
-        undo.commit();
+        undo.keep();
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl LxcMap {
         let key = EndpointKey::of(address);
         let before = self.map.lookup(&key)?;
         self.map.insert(&key, value, Update::Any)?;
-        undo.push(move || match before {
+        undo.attempt("table write", move || match before {
             Some(before) => self.map.insert(&key, &before, Update::Any),
             None => self.map.delete(&key).map(drop),
         });
