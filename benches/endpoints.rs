@@ -110,7 +110,7 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
 
     let start = Instant::now();
     let veth = make_pair(datapath, socket, &pod, &allocation, number);
-    let pair = start.elapsed();
+    let mut pair = start.elapsed();
 
     let start = Instant::now();
     let uuid = allocation.expiration.map(|expiration| expiration.id.to_string());
@@ -119,7 +119,7 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
         .container_id(format!("container-{number}"))
         .device(DeviceRef {
             ifindex: veth.host_ifindex,
-            name: veth.host_ifname,
+            name: veth.host_ifname.clone(),
             node_mac: veth.host_mac,
             mac: veth.pod_mac,
         })
@@ -127,20 +127,24 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
         .ipv6(allocation.ipv6.map(|address| (address, uuid)));
     let endpoint = datapath.endpoints().create(spec).expect("the endpoint is created");
     let create = start.elapsed();
+
+    let start = Instant::now();
+    veth.bring_up(socket).expect("the host's side comes up");
+    veth.wait_until_running(socket, CARRIER_WITHIN).expect("both sides are up");
+    pair += start.elapsed();
     Creation { id: endpoint.id(), addresses, pair, create, endpoint }
 }
 
 /// What the plugin does.
 fn make_pair(datapath: &Datapath, socket: &Socket, pod: &Pod, allocation: &Allocation, number: usize) -> Veth {
     let name = format!("lxc{number:012x}");
-    let spec = VethSpec::new(&name, "eth0", &pod.netns).expect("random addresses").mtu(1500);
+    let spec = VethSpec::new(&name, "eth0", &pod.netns).expect("random addresses").mtu(1500).down();
     let veth = Veth::create(socket, &spec).expect("a veth pair");
     let router = datapath.node();
     let mut network = PodNetwork::new(&veth);
     network.ipv4 = allocation.ipv4.zip(router.router_ipv4);
     network.ipv6 = allocation.ipv6.zip(router.router_ipv6);
     network.configure(&pod.netns).expect("the pod's side");
-    veth.wait_until_running(socket, CARRIER_WITHIN).expect("both sides are up");
     veth
 }
 

@@ -76,6 +76,7 @@ pub(super) fn add(
     }
     configured.unwrap_or_else(|_| Err(CniError::new(ErrorCode::Internal, "configuring the namespace panicked")))?;
     created?;
+    veth.bring_up(host)?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
     netns::still_there(&netns)?;
     undo.keep();
@@ -159,7 +160,8 @@ fn create_veth(
     let spec = VethSpec::new(&host_ifname, attachment.ifname.as_str(), netns)?
         .mtu(mtu)
         .offload(settings.offload)
-        .alias(&alias);
+        .alias(&alias)
+        .down();
     let error = match Veth::create(host, &spec) {
         Ok(veth) => return Ok(veth),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => error,

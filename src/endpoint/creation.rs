@@ -44,7 +44,7 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
     undo.push(move || manager.table.lock().unreserve(id));
 
     let addresses = timings.time(Stage::Addresses, || take_addresses(manager, spec, &mut undo))?;
-    let device = timings.time(Stage::Device, || take_device(manager, spec, &addresses, &mut undo))?;
+    let (device, made) = timings.time(Stage::Device, || take_device(manager, spec, &addresses, &mut undo))?;
 
     // From here on the endpoint is on disk: a crash leaves something that a restart finishes, not something it overlooks.
     let record = record(id, spec, &device, &addresses);
@@ -67,6 +67,9 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
         manager.wiring.reach.delete_endpoint((wired.ipv4, wired.ipv6), id)
     });
     manager.wire(&record, &mut timings)?;
+    if let Some(veth) = made {
+        timings.time(Stage::Device, || bring_up(manager, &veth))?;
+    }
     timings.time(Stage::Persist, || manager.wiring.ipam.claim_all(&addresses.claims))?;
     entry.advance(EndpointState::Ready, true, "created")?;
     entry.set_timings(timings);
@@ -159,18 +162,21 @@ fn given(manager: &EndpointManager, address: IpAddr, uuid: Option<&str>, address
     Ok(())
 }
 
-/// The device that exists, looked up; or a new one, with the pod's side of it configured.
+/// The device that exists, looked up; or a new one, with the pod's side of it configured and the host's down.
 fn take_device<'a>(
     manager: &'a EndpointManager,
     spec: &EndpointSpec,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
-) -> Result<DeviceRef> {
+) -> Result<(DeviceRef, Option<Veth>)> {
     match (&spec.device, &spec.netns) {
-        (Some(device), _) => existing(manager, device),
+        (Some(device), _) => Ok((existing(manager, device)?, None)),
         (None, Some(path)) => {
             let netns = NetNs::open(path)?;
-            make_pair(manager, spec, &netns, addresses, undo)
+            let veth = make_pair(manager, spec, &netns, addresses, undo)?;
+            let name = veth.host_ifname.clone();
+            let device = DeviceRef { ifindex: veth.host_ifindex, name, node_mac: veth.host_mac, mac: veth.pod_mac };
+            Ok((device, Some(veth)))
         }
         (None, None) => {
             Err(Error::invalid("endpoint", &*spec.name, "needs a network namespace or a device that exists"))
@@ -200,10 +206,10 @@ fn make_pair<'a>(
     netns: &NetNs,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
-) -> Result<DeviceRef> {
+) -> Result<Veth> {
     let wiring = &manager.wiring;
     let name = device_name()?;
-    let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu);
+    let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu).down();
     let veth = Veth::create(&wiring.socket, &veth_spec)?;
     let index = veth.host_ifindex;
     undo.attempt("delete its device", move || manager.reaper.delete(index));
@@ -211,8 +217,14 @@ fn make_pair<'a>(
     network.ipv4 = addresses.ipv4.zip(wiring.gateway_ipv4);
     network.ipv6 = addresses.ipv6.zip(wiring.gateway_ipv6);
     network.configure(netns)?;
-    veth.wait_until_running(&wiring.socket, CARRIER_WITHIN)?;
-    Ok(DeviceRef { ifindex: index, name: veth.host_ifname, node_mac: veth.host_mac, mac: veth.pod_mac })
+    Ok(veth)
+}
+
+/// Lets packets through a new pair: only when the programs are attached, so that none passes unchecked.
+fn bring_up(manager: &EndpointManager, veth: &Veth) -> Result<()> {
+    let socket = &manager.wiring.socket;
+    veth.bring_up(socket)?;
+    veth.wait_until_running(socket, CARRIER_WITHIN)
 }
 
 /// `lxc` and twelve random hexadecimal digits.

@@ -24,24 +24,26 @@ pub(super) fn restore(manager: &EndpointManager) -> Result<()> {
     let (mut live, total) = (0, records.len());
     for record in records {
         let device = links.get(&record.ifindex).filter(|link| link.name == record.device);
-        live += usize::from(restore_one(manager, record, device.is_some())?);
+        live += usize::from(restore_one(manager, record, device)?);
     }
     info!("restored {live} of {total} endpoints");
     Ok(())
 }
 
-fn restore_one(manager: &EndpointManager, record: EndpointRecord, device_exists: bool) -> Result<bool> {
+fn restore_one(manager: &EndpointManager, record: EndpointRecord, device: Option<&Link>) -> Result<bool> {
     if let Err(error) = keep_addresses(manager, &record) {
         warn!("endpoint {}: {error}", record.id);
     }
     let entry = manager.enter(record, EndpointState::Restoring);
     let _work = entry.work.lock();
-    if !device_exists {
+    let Some(device) = device else {
         entry.advance(EndpointState::Regenerating, true, "restoration")?;
         entry.advance(EndpointState::NotReady, false, "its device is gone")?;
         return Ok(false);
-    }
-    match regeneration::regenerate(manager, &entry, "restoration") {
+    };
+    // A creation that died at its last step leaves the device down.
+    let raised = |()| if device.is_up { Ok(()) } else { manager.wiring.socket.link_set_up(device.index) };
+    match regeneration::regenerate(manager, &entry, "restoration").and_then(raised) {
         Ok(()) => Ok(true),
         Err(error) => {
             warn!("endpoint {} can't be restored: {error}", entry.record().id);
