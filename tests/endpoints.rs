@@ -246,3 +246,23 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_removal_cut_short_is_finished_not_forgotten() {
+    let (node, a) = (TestNode::new(), TestNetns::new());
+    let datapath = node.open();
+    let endpoint = node.create(&datapath, "default/a", &a);
+    drop(datapath);
+    // What a crash right after the removal's first step leaves.
+    let folder = node.state_dir().join("endpoints");
+    let file = |extension: &str| folder.join(format!("{}.{extension}", endpoint.id()));
+    std::fs::rename(file("json"), file("removing")).expect("renamed");
+    let datapath = node.open();
+    assert_eq!(datapath.endpoints().get(endpoint.id()).expect("still known").state, EndpointState::Disconnecting);
+    assert!(node.devices().contains(&endpoint.record.device), "nothing goes before the caller says so");
+    let leftovers = node.netns.run(|| datapath.mark_synced()).expect("synced");
+    assert_eq!(leftovers.endpoints, [endpoint.id()]);
+    assert!(!node.devices().contains(&endpoint.record.device));
+    assert!(!file("removing").exists() && datapath.endpoints().is_empty());
+    assert_eq!(datapath.ipam().leases().len(), 2, "only the router's addresses are left");
+}

@@ -10,7 +10,7 @@ use std::{fs, io};
 use clap::{Arg, Command};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use podwire::program::AttachMode;
-use podwire::{Error, Node, Result};
+use podwire::{Devices, Error, Node, Result};
 use serde_json::{Map, Value, json};
 
 /// Every setting: its key, what its value is called, what it means. A key is the name of a flag and of a file; what its
@@ -20,7 +20,11 @@ const KEYS: [(&str, &str, &str); 10] = [
     ("cluster-name", "NAME", "The name of the cluster [default: default]"),
     ("ipv4-range", "CIDR", "The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4"),
     ("ipv6-range", "CIDR", "The prefix of pods' IPv6 addresses, as in fd00::/96; without it there is no IPv6"),
-    ("device", "DEVICES", "Devices that lead to the network, joined by commas [default: those of the default routes]"),
+    (
+        "device",
+        "DEVICES",
+        "Devices that lead to the network, joined by commas, or none [default: those of the default routes]",
+    ),
     ("attach-mode", "MODE", "How programs are attached: auto, tcx or clsact [default: auto]"),
     ("bpf-root", "PATH", "Where the BPF file system is mounted [default: /sys/fs/bpf]"),
     ("state-dir", "PATH", "Where state is kept [default: /var/run/podwire/state]"),
@@ -51,7 +55,7 @@ pub(crate) struct Settings {
     pub(crate) cluster_name: String,
     pub(crate) ipv4_range: Option<Ipv4Network>,
     pub(crate) ipv6_range: Option<Ipv6Network>,
-    pub(crate) devices: Vec<String>,
+    pub(crate) devices: Devices,
     pub(crate) attach_mode: AttachMode,
     pub(crate) bpf_root: PathBuf,
     pub(crate) state_dir: PathBuf,
@@ -197,12 +201,15 @@ fn name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn devices(text: &str) -> Result<Vec<String>, &'static str> {
+fn devices(text: &str) -> Result<Devices, &'static str> {
+    if text == "none" {
+        return Ok(Devices::Named(Vec::new()));
+    }
     let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().all(|name| (1..=15).contains(&name.len()) && !name.contains(['/', ' '])) {
-        Ok(names)
+        Ok(Devices::Named(names))
     } else {
-        Err("expected names of devices joined by commas, each of 1 to 15 characters")
+        Err("expected none, or names of devices joined by commas, each of 1 to 15 characters")
     }
 }
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podwire::cni::{DeletionQueue, QueueLock};
-use podwire::endpoint::EndpointRef;
-use podwire::{Datapath, Devices, Error, NodeConfig, Result};
+use podwire::endpoint::{EndpointRef, EndpointState};
+use podwire::{Datapath, Error, NodeConfig, Result};
 use tokio::net::UnixListener;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,7 +87,9 @@ fn run(settings: Settings) -> Result<()> {
     let datapath =
         Datapath::builder().bpf_root(&settings.bpf_root).state_dir(&settings.state_dir).open(node_config(&settings))?;
     startup::tell(datapath.node());
-    log::info!("{} endpoints are back in service", datapath.endpoints().len());
+    let endpoints = datapath.endpoints().list();
+    let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count();
+    log::info!("{ready} of {} endpoints are back in service", endpoints.len());
     let agent = Arc::new(Agent::new(datapath, settings)?);
     let queue = delete_queued(&agent)?;
     let runtime = runtime::Builder::new_multi_thread()
@@ -105,6 +107,7 @@ fn node_config(settings: &Settings) -> NodeConfig {
     let mut config = NodeConfig::new(&settings.node_name)
         .cluster_name(&settings.cluster_name)
         .attach_mode(settings.attach_mode)
+        .devices(settings.devices.clone())
         .drop_events(monitor::DROP_EVENTS);
     if let Some(range) = settings.ipv4_range {
         config = config.ipv4(range);
@@ -112,7 +115,7 @@ fn node_config(settings: &Settings) -> NodeConfig {
     if let Some(range) = settings.ipv6_range {
         config = config.ipv6(range);
     }
-    if settings.devices.is_empty() { config } else { config.devices(Devices::Named(settings.devices.clone())) }
+    config
 }
 
 /// Deletes what CNI plugins wanted deleted while no agent ran, or what failed then. As long as the lock is held, none is added.

@@ -36,7 +36,7 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Named {
-    /// A number, or ipv4:, ipv6:, container-id:, container-name:, cni-attachment-id: or pod-name: and a name.
+    /// A number, or ipv4:, ipv6:, container-id:, cni-attachment-id: or pod-name: and a name.
     #[arg(value_name = "ENDPOINT")]
     key: EndpointKey,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Named {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Selection {
-    /// A number, or ipv4:, ipv6:, container-id:, container-name:, cni-attachment-id: or pod-name: and a name.
+    /// A number, or ipv4:, ipv6:, container-id:, cni-attachment-id: or pod-name: and a name.
     #[arg(value_name = "ENDPOINT")]
     key: Option<EndpointKey>,
     /// Those that have all of these labels.

@@ -37,6 +37,7 @@ pub(super) fn remove(manager: &EndpointManager, entry: &Entry) -> Result<Removal
 
 fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<String>> {
     let wiring = &manager.wiring;
+    manager.store.begin_removal(record.id)?;
     let mut missing = Vec::new();
     let addresses: Vec<IpAddr> = record.addresses().collect();
     let removed = wiring.reach.delete_endpoint((record.ipv4, record.ipv6), record.id)?;
@@ -68,22 +69,24 @@ fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<
     Ok(missing)
 }
 
-/// Removes every endpoint whose device is gone.
+/// Removes every endpoint whose device is gone, and those whose removal began but did not end.
 pub(super) fn collect(manager: &EndpointManager) -> Result<Vec<EndpointId>> {
     let links = manager.wiring.socket.links()?;
     let mut collected = Vec::new();
     let entries = manager.table.lock().entries();
     for entry in entries {
         let record = entry.record();
-        if links.iter().any(|link| link.index == record.ifindex && link.name == record.device) {
+        let unfinished = entry.state() == EndpointState::Disconnecting;
+        if !unfinished && links.iter().any(|link| link.index == record.ifindex && link.name == record.device) {
             continue;
         }
         // Somebody may have removed it since the devices were listed.
         let Ok(_work) = manager.begin(&entry) else { continue };
-        if device_exists(manager, &record)? {
+        if !unfinished && device_exists(manager, &record)? {
             continue;
         }
-        info!("endpoint {} ({}): its device {} is gone", record.id, record.name, record.device);
+        let why = if unfinished { "its removal was cut short" } else { "its device is gone" };
+        info!("endpoint {} ({}): {why}", record.id, record.name);
         match remove(manager, &entry) {
             Ok(removal) => collected.push(removal.record.id),
             Err(error) => warn!("endpoint {} can't be removed: {error}", record.id),

@@ -22,7 +22,16 @@ pub(super) fn restore(manager: &EndpointManager) -> Result<()> {
     let links: HashMap<IfIndex, Link> =
         manager.wiring.socket.links()?.into_iter().map(|link| (link.index, link)).collect();
     let (mut live, total) = (0, records.len());
-    for record in records {
+    for (record, removing) in records {
+        if removing {
+            // Taken up again by collect(): nothing is removed before the caller says so.
+            manager.enter(record, EndpointState::Restoring).advance(
+                EndpointState::Disconnecting,
+                true,
+                "restoration",
+            )?;
+            continue;
+        }
         let device = links.get(&record.ifindex).filter(|link| link.name == record.device);
         live += usize::from(restore_one(manager, record, device)?);
     }

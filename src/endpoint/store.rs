@@ -1,4 +1,4 @@
-//! Endpoints on disk: a file each, `<state>/endpoints/<id>.json`.
+//! Endpoints on disk: a file each, `<state>/endpoints/<id>.json`, which becomes `<id>.removing` when its removal begins.
 
 use std::fs;
 use std::io;
@@ -32,40 +32,57 @@ impl Store {
         save_document(&self.path(record.id), VERSION, record)
     }
 
-    /// Removes an endpoint's file; it may be gone already.
-    pub(super) fn remove(&self, id: EndpointId) -> Result<()> {
+    /// Notes that an endpoint is being removed, so that a crash does not bring it back.
+    pub(super) fn begin_removal(&self, id: EndpointId) -> Result<()> {
         let path = self.path(id);
-        match fs::remove_file(&path) {
+        match fs::rename(&path, self.removing(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::system("remove", path.display().to_string(), error))
+                Err(Error::system("rename", path.display().to_string(), error))
             }
             _ => Ok(()),
         }
     }
 
-    /// Every endpoint on disk. A file that can't be read is reported and left where it is: its addresses and its device
+    /// Removes an endpoint's file, whatever its name; it may be gone already.
+    pub(super) fn remove(&self, id: EndpointId) -> Result<()> {
+        for path in [self.path(id), self.removing(id)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::system("remove", path.display().to_string(), error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every endpoint on disk, and whether its removal has begun. A file that can't be read is reported and left where it is: its addresses and its device
     /// stay taken, and nothing of it is lost.
-    pub(super) fn load(&self) -> Result<Vec<EndpointRecord>> {
+    pub(super) fn load(&self) -> Result<Vec<(EndpointRecord, bool)>> {
         let files = fs::read_dir(&self.folder)
             .map_err(|error| Error::system("read folder", self.folder.display().to_string(), error))?;
         let mut records = Vec::new();
         for file in files {
             let path =
                 file.map_err(|error| Error::system("read folder", self.folder.display().to_string(), error))?.path();
-            let Some(id) = id_of(&path) else { continue };
+            let Some((id, removing)) = id_of(&path) else { continue };
             match load_document::<EndpointRecord>(&path, VERSION) {
-                Ok(Some(record)) if record.id == id => records.push(record),
+                Ok(Some(record)) if record.id == id => records.push((record, removing)),
                 Ok(Some(record)) => warn!("{}: holds endpoint {}; left alone", path.display(), record.id),
                 Ok(None) => {}
                 Err(error) => warn!("endpoint {id} can't be restored: {error}"),
             }
         }
-        records.sort_by_key(|record| record.id);
+        records.sort_by_key(|(record, _)| record.id);
         Ok(records)
     }
 
     fn path(&self, id: EndpointId) -> PathBuf {
         self.folder.join(format!("{id}.json"))
+    }
+
+    fn removing(&self, id: EndpointId) -> PathBuf {
+        self.folder.join(format!("{id}.removing"))
     }
 }
 
@@ -75,9 +92,16 @@ pub(crate) fn recorded_devices(state_dir: &Path) -> Result<Vec<(IfIndex, String)
         return Ok(Vec::new());
     }
     let records = Store::open(state_dir)?.load()?;
-    Ok(records.into_iter().map(|record| (record.ifindex, record.device)).collect())
+    Ok(records.into_iter().map(|(record, _)| (record.ifindex, record.device)).collect())
 }
 
-fn id_of(path: &Path) -> Option<EndpointId> {
-    path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()
+/// The id in a file's name, and whether it says that the endpoint is being removed.
+fn id_of(path: &Path) -> Option<(EndpointId, bool)> {
+    let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
+    let removing = match extension {
+        "json" => false,
+        "removing" => true,
+        _ => return None,
+    };
+    Some((id.parse().ok()?, removing))
 }
