@@ -11,6 +11,7 @@ mod status;
 mod sysctls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{info, warn};
 
@@ -45,6 +46,8 @@ pub struct Datapath {
     attacher: Attacher,
     metrics: MetricsMap,
     forwards: ForwardsMap,
+    /// Whether the caller has said that everything which should exist does.
+    synced: AtomicBool,
     _lock: Lock,
 }
 
@@ -105,6 +108,7 @@ impl Datapath {
 
     /// Says that every endpoint which should exist has been created or restored: only now leftovers may go.
     pub fn mark_synced(&self) -> Result<Leftovers> {
+        self.synced.store(true, Ordering::Relaxed);
         let endpoints = self.endpoints.collect()?;
         let rows = self.endpoints.remove_stray_rows()?;
         let reach = self.endpoints.reach();
@@ -115,10 +119,14 @@ impl Datapath {
     }
 
     /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
-    /// changed in the maps, brings the counters of forwarded packets into `cilium_metrics`.
+    /// changed in the maps, removes endpoints whose namespace ended (once [synced](Self::mark_synced)), brings the counters
+    /// of forwarded packets into `cilium_metrics`.
     pub fn maintain(&self) -> Result<()> {
         for lease in self.ipam.expire()? {
             info!("address {} of {} was never claimed and is free again", lease.address, lease.owner);
+        }
+        if self.synced.load(Ordering::Relaxed) {
+            self.endpoints.collect()?;
         }
         let drift = self.endpoints.reach().resync()?;
         if drift.missing + drift.different + drift.foreign > 0 {

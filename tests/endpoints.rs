@@ -158,6 +158,13 @@ fn endpoints_whose_namespace_ended_are_collected_only_when_told() {
     assert_eq!(leftovers.endpoints, [lost.id()]);
     assert_eq!(datapath.endpoints().list().len(), 1);
     assert!(datapath.ipam().lease(lost.ipv4().expect("IPv4").into()).is_none(), "its address leaked");
+    // The same while it runs.
+    let c = TestNetns::new();
+    let third = node.create(&datapath, "default/c", &c);
+    drop(c);
+    wait_for("the device goes with its namespace", || !node.devices().contains(&third.record.device));
+    node.netns.run(|| datapath.maintain()).expect("maintained");
+    assert!(datapath.endpoints().get(third.id()).is_err());
     assert!(arrives(&node.netns, &a, kept.ipv4().expect("IPv4").into()));
     assert!(node.netns.run(|| datapath.status()).is_ok());
 }

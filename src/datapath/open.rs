@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
 
@@ -65,7 +66,18 @@ pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     attach_node(&attacher, &programs, &node)?;
     let metrics = MetricsMap::open_pinned(paths.maps())?;
     let forwards = ForwardsMap::open_pinned(paths.maps())?;
-    Ok(Datapath { paths, node, ipam, endpoints, programs, attacher, metrics, forwards, _lock: lock })
+    Ok(Datapath {
+        paths,
+        node,
+        ipam,
+        endpoints,
+        programs,
+        attacher,
+        metrics,
+        forwards,
+        synced: AtomicBool::new(false),
+        _lock: lock,
+    })
 }
 
 fn create_state_dir(path: &Path) -> Result<()> {
