@@ -176,5 +176,7 @@ fn print_creations(creations: &[Creation]) {
     for (name, part) in [("first", first), ("last", last)] {
         let times: Vec<f64> = part.iter().map(|creation| milliseconds(creation.agent())).collect();
         print_row(&format!("in the agent, the {name} {ENDS}"), &times);
+        let attach = part.iter().map(|creation| milliseconds(creation.endpoint.timings.of(Stage::Attach)));
+        print_row("  stage attach", &attach.collect::<Vec<_>>());
     }
 }

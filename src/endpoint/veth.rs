@@ -33,8 +33,9 @@ use crate::{Error, IfIndex, MacAddr, Result};
 
 /// The index that the loopback device has in every namespace (`LOOPBACK_IFINDEX` of linux/netdevice.h).
 const LOOPBACK: u32 = 1;
-/// Pause between looks at what the kernel does by itself, a moment after it was asked.
-const SETTLE_POLL: Duration = Duration::from_micros(50);
+/// Pauses between looks at what the kernel does by itself, a moment after it was asked: the first, and the longest. They
+/// grow, since where many wait at the same time their looking would keep the kernel from it.
+const SETTLE_POLL: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
 /// How long that may take: it needs a lock that many others may want.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -205,12 +206,13 @@ impl Veth {
     /// [`NotFound`](crate::ErrorKind::NotFound) when the pair is gone.
     pub fn wait_until_running(&self, host: &Socket, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
+        let mut pause = Pause::default();
         while !host.link_by_index(self.host_ifindex)?.is_running {
             if Instant::now() >= deadline {
                 let detail = format!("no carrier within {} ms: is the other end up?", patience.as_millis());
                 return Err(Error::Busy { object: self.host_ifname.clone(), detail });
             }
-            thread::sleep(SETTLE_POLL);
+            pause.sleep();
         }
         Ok(())
     }
@@ -347,16 +349,33 @@ pub(crate) fn everything(family: IpAddr) -> Result<IpNetwork> {
 /// earlier is dropped.
 fn wait_until_local(socket: &Socket, address: Ipv6Addr) -> Result<()> {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
+    let mut pause = Pause::default();
     loop {
         match socket.route_to(address.into()) {
             Ok(route) if route.kind == RouteKind::Local => return Ok(()),
             Err(error) if error.errno() != Some(libc::ENETUNREACH) => return Err(error),
-            _ if Instant::now() < deadline => thread::sleep(SETTLE_POLL),
+            _ if Instant::now() < deadline => pause.sleep(),
             _ => {
                 let detail = format!("has no local route after {} ms", SETTLE_TIMEOUT.as_millis());
                 return Err(Error::Busy { object: address.to_string(), detail });
             }
         }
+    }
+}
+
+/// Pauses of growing length.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(SETTLE_POLL.0)
+    }
+}
+
+impl Pause {
+    fn sleep(&mut self) {
+        thread::sleep(self.0);
+        self.0 = (self.0 * 2).min(SETTLE_POLL.1);
     }
 }
 
