@@ -30,11 +30,15 @@ fn conf(node: &Node) -> Value {
 
 /// Starts the plugin on the node; its configuration is written, its result is not read yet.
 fn start(node: &Node, command: &str, container: &str, netns: &Path, conf: &Value) -> Child {
-    let variables = [("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")];
     let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}");
+    start_with_args(node, command, container, netns, &args, conf)
+}
+
+fn start_with_args(node: &Node, command: &str, container: &str, netns: &Path, args: &str, conf: &Value) -> Child {
+    let variables = [("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")];
     let mut child = node.netns.run(|| {
         let mut plugin = Command::new(&*PLUGIN);
-        plugin.env_clear().envs(variables).env("CNI_NETNS", netns).env("CNI_ARGS", &args);
+        plugin.env_clear().envs(variables).env("CNI_NETNS", netns).env("CNI_ARGS", args);
         plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the plugin starts")
     });
     child.stdin.take().expect("piped").write_all(conf.to_string().as_bytes()).expect("written");
@@ -146,6 +150,28 @@ fn without_programs(node: &Node, result: &Value, look: impl FnOnce()) {
     let device = socket.link_by_name(result["interfaces"][0]["name"].as_str().expect("text")).expect("the device");
     socket.clsact_delete(device.index).expect("attached by clsact");
     look();
+}
+
+/// podman's `run --ip --mac-address` and, with more than one address, its `network reload`.
+#[test]
+fn addresses_a_runtime_wishes_for_are_said_not_to_be_given() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pod = TestNetns::new();
+    let args = "IgnoreUnknown=1;K8S_POD_NAME=web;MAC=02:00:00:00:00:05;IP=10.200.0.77";
+    let mut conf = conf(&node);
+    conf["runtimeConfig"] = json!({ "ips": ["10.200.0.78", "fd00:200::78"] });
+    let child = start_with_args(&node, "ADD", "web", pod.path(), args, &conf);
+    let output = child.wait_with_output().expect("the plugin ends");
+    let given = addresses(&result(&output));
+    assert_eq!(given.len(), 2, "both families");
+    let messages = String::from_utf8_lossy(&output.stderr);
+    for wish in ["02:00:00:00:00:05", "10.200.0.77", "10.200.0.78", "fd00:200::78"] {
+        assert!(messages.contains(&format!("address {wish} is not given")), "{wish}: {messages}");
+        assert!(given.iter().all(|address| address.to_string() != wish), "{wish} was given after all");
+    }
+    del(&node, "web", pod.path());
+    wait_until_clean(&node);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::env::CniArgs;
 use super::error::{CniError, ErrorCode};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
+use super::runtime::RuntimeConfig;
 use crate::endpoint::veth::{PodNetwork, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
@@ -41,13 +42,7 @@ pub(super) fn add(
             "this plugin makes the interface: it must be the first of its list",
         ));
     }
-    for mapping in &conf.runtime.port_mappings {
-        log::warn!(
-            "port {} of the host is not led to port {} of the container: chain the portmap plugin for that",
-            mapping.host_port,
-            mapping.container_port
-        );
-    }
+    warn_of_unmet_wishes(&conf.runtime, args);
     let netns = netns::open_for(path)?;
     let host = Socket::open()?;
     let settings = patiently(conf.agent_timeout, || agent.settings())?;
@@ -82,6 +77,22 @@ pub(super) fn add(
     undo.keep();
     log::info!("{attachment} attached by {}", veth.host_ifname);
     Ok(result(conf, path, &veth, &allocation, mtu))
+}
+
+/// Says what the container will not get. That is no reason to leave it without a network; podman repeats the addresses it
+/// had as wishes when it reloads a network.
+fn warn_of_unmet_wishes(runtime: &RuntimeConfig, args: &CniArgs) {
+    for mapping in &runtime.port_mappings {
+        log::warn!(
+            "port {} of the host is not led to port {} of the container: chain the portmap plugin for that",
+            mapping.host_port,
+            mapping.container_port
+        );
+    }
+    let wishes = ["IP", "MAC"].into_iter().filter_map(|key| args.value(key));
+    for wish in wishes.chain(runtime.addresses.iter().map(String::as_str)) {
+        log::warn!("address {wish} is not given: the container gets the next free ones");
+    }
 }
 
 /// A step back, whose failure can only be noted: there is an error on its way already.

@@ -14,6 +14,8 @@ use super::error::CniError;
 pub struct RuntimeConfig {
     /// `portMappings`.
     pub port_mappings: Vec<PortMapping>,
+    /// `ips` and `mac`: addresses the container should have, as they came. They are not honoured.
+    pub addresses: Vec<String>,
 }
 
 /// A port of the host that should lead to one of the container. podman writes the keys in lower case, containerd 1.6
@@ -36,9 +38,14 @@ pub struct PortMapping {
 
 impl RuntimeConfig {
     pub(super) fn parse(value: Option<&Value>) -> Result<Self, CniError> {
-        let Some(list) = value.and_then(|value| value.get("portMappings")).filter(|list| !list.is_null()) else {
-            return Ok(Self::default());
-        };
+        let Some(value) = value else { return Ok(Self::default()) };
+        let ips = value.get("ips").and_then(Value::as_array).into_iter().flatten();
+        let addresses = ips.chain(value.get("mac")).filter_map(Value::as_str).map(str::to_owned).collect();
+        Ok(Self { port_mappings: Self::port_mappings(value)?, addresses })
+    }
+
+    fn port_mappings(value: &Value) -> Result<Vec<PortMapping>, CniError> {
+        let Some(list) = value.get("portMappings").filter(|list| !list.is_null()) else { return Ok(Vec::new()) };
         let key = "runtimeConfig.portMappings";
         let port_mappings: Vec<PortMapping> = Deserialize::deserialize(list)
             .map_err(|error: serde_json::Error| invalid(key, list, &error.to_string()))?;
@@ -47,7 +54,7 @@ impl RuntimeConfig {
                 return Err(invalid(key, list, "hostIP is not an address"));
             }
         }
-        Ok(Self { port_mappings })
+        Ok(port_mappings)
     }
 }
 
@@ -74,6 +81,13 @@ mod tests {
             let error = RuntimeConfig::parse(Some(&json!({ "portMappings": bad }))).expect_err("malformed");
             assert_eq!(error.code(), 7);
         }
-        assert_eq!(RuntimeConfig::parse(Some(&json!({ "mac": "x" }))).expect("tolerated"), RuntimeConfig::default());
+        assert_eq!(RuntimeConfig::parse(Some(&json!({ "aliases": {} }))).expect("tolerated"), RuntimeConfig::default());
+    }
+
+    #[test]
+    fn addresses_are_taken_as_they_come() {
+        let asked = json!({ "ips": ["10.0.0.5", 7, "fd00::5/64"], "mac": "02:00:00:00:00:05" });
+        let parsed = RuntimeConfig::parse(Some(&asked)).expect("valid");
+        assert_eq!(parsed.addresses, ["10.0.0.5", "fd00::5/64", "02:00:00:00:00:05"]);
     }
 }
