@@ -50,9 +50,9 @@ wait_for() { # what, command...
 tear_down() {
   # The end of a process namespace's first process is the end of all others in it, and of the mounts and devices they had.
   [ -z "$INIT" ] || kill -KILL "$INIT" 2>/dev/null || true
+  [ -z "$KEEPER" ] || [ -n "$INIT" ] || kill -KILL "$KEEPER" 2>/dev/null || true
   [ -z "$KEEPER" ] || wait "$KEEPER" 2>/dev/null || true
-  local attempt
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
     find /sys/fs/cgroup -depth -type d -path "*/$TAG*" -exec rmdir {} + 2>/dev/null || true
     [ -n "$(our_cgroups)" ] || break
     read -rt 0.2 <> <(:) || true
@@ -214,6 +214,11 @@ for runtime in "$@"; do
   . "scripts/runtimes/$runtime.sh"
   "prove_$runtime"
 done
+
+bold "Every call of the plugin"
+cut -f 1 "$CALLS" | sort | uniq -c
+verbs=$(cut -f 1 "$CALLS" | sort -u | tr '\n' ' ')
+[ "${verbs/VERSION /}" = "ADD DEL " ] || fail "docs/runtimes.md says that only ADD, DEL and VERSION are called"
 
 bold "Clean up"
 before=$TAG

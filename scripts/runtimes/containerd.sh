@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Pods of containerd's CRI, and containers of ctr; sourced by runtimes.sh.
 
 CONTAINERD=
@@ -60,9 +61,15 @@ CONF
   kill_spawned TERM "$CONTAINERD"
 }
 
+comes_and_goes() {
+  local sandbox
+  sandbox=$(pod "$1" 2>"$RUN/stderr") && cri stopp "$sandbox" && cri rmp "$sandbox"
+}
+newer_is_refused() { ! comes_and_goes newer && grep -q 'unsupported CNI result version "1.1.0"' "$RUN/stderr"; }
+
 prove_cri() {
   bold "containerd: two pods talk"
-  local web client main from=() addresses node4 node6
+  local web client main address from=() addresses
   web=$(pod web 8080:80) || fail "RunPodSandbox"
   client=$(pod client) || fail "RunPodSandbox"
   expect_endpoints pod-name default/web default/client
@@ -84,6 +91,14 @@ prove_cri() {
   [[ "$(calls ADD "$web" | cut -f 4)" == *K8S_POD_NAME=web* ]] || fail "ADD without the pod's name"
   wait_for "the warning" warned "port 8080 of the host is not led to port 80 of the container"
   ok "a host port is warned of, and the pod runs"
+
+  bold "containerd: a configuration of version 1.1.0"
+  jq '.cniVersion = "1.1.0"' "$RUN/net.d/10-podwire.conflist" >"$RUN/net.d/05-newer.conflist"
+  wait_for "the refusal" newer_is_refused
+  rm "$RUN/net.d/05-newer.conflist"
+  wait_for "the older configuration" comes_and_goes older
+  expect_endpoints pod-name default/web default/client
+  ok "refused, and nothing of it is left"
 
   bold "containerd: StopPodSandbox, RemovePodSandbox"
   cri stopp "$web" || fail "StopPodSandbox"
@@ -115,8 +130,9 @@ prove_cri() {
   nothing_left
   pod late >/dev/null || fail "RunPodSandbox with the agent back"
   expect_endpoints pod-name default/late
-  cri stopp "$(ct --namespace k8s.io containers ls -q)" || fail "StopPodSandbox"
-  cri rmp "$(ct --namespace k8s.io containers ls -q)" || fail "RemovePodSandbox"
+  web=$(ct --namespace k8s.io containers ls -q)
+  cri stopp "$web" || fail "StopPodSandbox"
+  cri rmp "$web" || fail "RemovePodSandbox"
   nothing_left
 }
 
@@ -133,5 +149,17 @@ prove_ctr() {
   [[ "$(calls ADD default-web | cut -f 3)" == /proc/*/ns/net ]] || fail "ADD without a namespace in /proc"
   [ "$(calls DEL default-web | cut -f 3)" = - ] || fail "DEL has a CNI_NETNS"
   ok "both families reach the node; ADD has /proc/PID/ns/net, DEL an empty CNI_NETNS"
+  nothing_left
+  bold "containerd: ctr run --cni --detach, which never calls DEL: the agent's next start does it"
+  ct run --detach --cni --snapshotter native --cgroup "$CGROUP/ctr" localhost/busybox:latest detached sleep 3600 ||
+    fail "ctr run --detach"
+  expect_endpoints container-id default-detached
+  ct task kill --signal KILL detached
+  wait_for "the task's end" ct task delete detached
+  ct container delete detached || fail "ctr container delete"
+  [ -z "$(calls DEL default-detached)" ] || fail "ctr calls DEL after all"
+  ok "the container is gone, without DEL"
+  kill_agent
+  start_agent
   nothing_left
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Containers of podman with its CNI backend; sourced by runtimes.sh.
 
 pm() {
@@ -5,13 +6,19 @@ pm() {
     --tmpdir "$RUN/podman/tmp" --network-config-dir "$RUN/net.d" --storage-driver vfs "$@" 2>"$RUN/stderr" ||
     { local status=$?; cat "$RUN/stderr" >&2; return $status; }
 }
+run() { # name, podman run's options, image and command...
+  pm run -d --name "$1" --cgroup-parent "$CGROUP" --stop-timeout 0 "${@:2}"
+}
 container() { # name, podman run's options...
-  pm run -d --name "$1" --cgroup-parent "$CGROUP" --stop-timeout 0 --network podwire "${@:2}" localhost/busybox sleep 3600
+  run "$1" --network podwire "${@:2}" localhost/busybox sleep 3600
 }
 address() { # container, IPAddress or GlobalIPv6Address
   pm inspect "$1" | jq -er ".[0].NetworkSettings.Networks.podwire.$2 | select(. != \"\")"
 }
 
+conflist() { # network, cniVersion
+  jq --arg name "$1" --arg version "$2" '.name = $name | .cniVersion = $version' "$RUN/net.d/10-podwire.conflist" >"$RUN/net.d/30-$1.conflist"
+}
 hello() { [ "$("$1" /bin/busybox nc -w 2 "$2" 8081 </dev/null)" = hello ]; }
 
 prove_podman() {
@@ -27,7 +34,6 @@ cni_plugin_dirs = ["$RUN/bin"]
 cgroup_manager = "cgroupfs"
 runtime = "runc"
 events_logger = "none"
-conmon_env_vars = []
 CONF
   pm import "$RUN/rootfs.tar" localhost/busybox >/dev/null || fail "podman import"
   [ "$(pm network inspect podwire | jq -r '.[0].driver')" = podwire-cni ] || fail "podman does not know the network"
@@ -58,14 +64,38 @@ CONF
   calls ADD "$(pm inspect published | jq -r '.[0].Id')" | cut -f 5 | jq -c .runtimeConfig
   pm rm -f published >/dev/null || fail "podman rm"
 
+  bold "podman: an address of one's own is said not to be given"
+  container wishing --ip 10.40.0.77 >/dev/null || fail "podman run --ip"
+  wait_for "the warning" warned "address 10.40.0.77 is not given"
+  [ "$(address wishing IPAddress)" != 10.40.0.77 ] || fail "it was given after all"
+  pings "$(address wishing IPAddress)" "${from[@]}"
+  pm rm -f wishing >/dev/null || fail "podman rm"
+
   bold "podman: with portmap in the list, the port is led to the container"
-  pm run -d --name ported --cgroup-parent "$CGROUP" --stop-timeout 0 --network podwire-ports -p 8081:80 localhost/busybox \
+  run ported --network podwire-ports -p 8081:80 localhost/busybox \
     sh -c 'while :; do echo hello | nc -l -p 80; done' >/dev/null || fail "podman run -p"
-  wait_for "TCP from the node" hello on_node "$NODE4"
-  wait_for "TCP from outside" hello outside "$NODE4"
-  ok "TCP to $NODE4:8081, from the node and from outside"
+  local target
+  for target in "$NODE4" "$NODE6"; do
+    wait_for "TCP to $target from the node" hello on_node "$target"
+    wait_for "TCP to $target from outside" hello outside "$target"
+    ok "TCP to port 8081 of $target, from the node and from outside"
+  done
   pm rm -f ported >/dev/null || fail "podman rm"
-  if hello outside "$NODE4"; then fail "the port is still led somewhere"; fi
+  if hello outside "$NODE4" 2>/dev/null; then fail "the port is still led somewhere"; fi
+  expect_endpoints container-id "$client" "$server"
+
+  bold "podman: versions of the configuration"
+  local version
+  for version in 0.3.1 0.4.0 1.0.0; do
+    conflist "podwire-$version" "$version"
+    run versioned --network "podwire-$version" localhost/busybox sleep 3600 >/dev/null || fail "podman run with cniVersion $version"
+    pm rm -f versioned >/dev/null || fail "podman rm with cniVersion $version"
+    ok "cniVersion $version"
+  done
+  conflist podwire-1.1.0 1.1.0
+  refused 'unsupported CNI result version "1.1.0"' run versioned --network podwire-1.1.0 localhost/busybox sleep 3600
+  pm rm -f versioned >/dev/null || fail "podman rm"
+  expect_endpoints container-id "$client" "$server"
 
   bold "podman: network reload"
   pm network reload server >/dev/null || fail "podman network reload"
