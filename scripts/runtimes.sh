@@ -88,7 +88,7 @@ start_node() {
   INIT=$(pgrep -P "$KEEPER")
   wait_for "the node's own /proc" sh -c "[ \"\$(nsenter --target $INIT --mount --pid readlink /proc/self/ns/pid)\" != \"\$(readlink /proc/self/ns/pid)\" ]"
   on_node sh -eu -c '
-    mkdir -p /var/lib/cni /etc/cni /opt
+    mkdir -p /var/lib/cni /etc/cni/net.d /opt
     for dir in /run /dev/shm /var/lib/cni /opt; do
       [ ! -d "$dir" ] || mount -t tmpfs tmpfs "$(readlink -f "$dir")"
     done
