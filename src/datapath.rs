@@ -48,7 +48,7 @@ pub struct Datapath {
     forwards: ForwardsMap,
     /// Whether the caller has said that everything which should exist does.
     synced: AtomicBool,
-    _lock: Lock,
+    _locks: [Lock; 2],
 }
 
 /// What [`Datapath::mark_synced`] removed.

@@ -3,6 +3,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use common::netns::TestNetns;
 use common::node::TestNode;
@@ -111,6 +112,55 @@ fn a_device_that_does_not_exist_is_named() {
     let config = TestNode::config().devices(Devices::Named(vec!["nosuch0".to_owned()]));
     let error = node.try_open(config).err().expect("refused");
     assert_eq!(error.to_string(), "device: \"nosuch0\": no device has this name");
+}
+
+#[test]
+fn a_second_one_with_other_state_is_refused() {
+    let node = TestNode::new();
+    let first = node.open();
+    let other = tempfile::tempdir().expect("a folder");
+    let open = |bpf: &std::path::Path| {
+        let builder = Datapath::builder().bpf_root(bpf).state_dir(other.path());
+        node.netns.run(|| builder.open(TestNode::config())).err().expect("refused")
+    };
+    let error = open(node.bpf.path());
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    let root = common::bpf::BpfRoot::new();
+    let error = open(root.path());
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+    assert!(error.to_string().contains(&node.state_dir().display().to_string()), "{error}");
+    let left = node.netns.run(|| Datapath::cleanup(root.path(), other.path())).expect("cleaned up");
+    assert!(!left.done.iter().any(|line| line.contains("cilium_host")), "{left:?}");
+    assert!(node.devices().contains(&"cilium_host".to_owned()));
+    drop(first);
+    node.open();
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_nothing() {
+    let node = TestNode::new();
+    let before = picture(&node);
+    let config = TestNode::config().map_size("cilium_lxc", u32::MAX);
+    let error = node.try_open(config).err().expect("no kernel has room for such a map");
+    assert!(error.to_string().contains("cilium_lxc"), "{error}");
+    assert_eq!(picture(&node), before);
+    assert!(!node.state_dir().exists());
+    assert_eq!(fs::read_dir(node.bpf.path()).expect("the root stays").count(), 0);
+}
+
+#[test]
+fn a_state_directory_that_holds_other_things_keeps_them() {
+    let node = TestNode::new();
+    let shared = node.state.path().join("state");
+    fs::create_dir(&shared).expect("created");
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).expect("opened to all");
+    fs::write(shared.join("notes"), "somebody's").expect("written");
+    drop(node.open());
+    assert_eq!(fs::metadata(&shared).expect("there").permissions().mode() & 0o777, 0o755);
+    assert_eq!(fs::metadata(shared.join("endpoints")).expect("there").permissions().mode() & 0o777, 0o700);
+    node.netns.run(|| Datapath::cleanup(node.bpf.path(), &shared)).expect("cleaned up");
+    let left: Vec<_> = fs::read_dir(&shared).expect("stays").map(|entry| entry.expect("read").file_name()).collect();
+    assert_eq!(left, ["notes"]);
 }
 
 /// What can be seen of a namespace: devices with their addresses, routes, settings.

@@ -9,39 +9,39 @@ use crate::Result;
 /// The folders of a datapath. Two datapaths with different folders can run in two network namespaces of one machine.
 #[derive(Clone, Debug)]
 pub struct DatapathBuilder {
-    paths: Paths,
+    bpf_root: PathBuf,
+    state_dir: PathBuf,
 }
 
 impl Default for DatapathBuilder {
     fn default() -> Self {
-        Self {
-            paths: Paths { bpf_root: PathBuf::from("/sys/fs/bpf"), state_dir: PathBuf::from("/var/run/podwire/state") },
-        }
+        Self { bpf_root: PathBuf::from("/sys/fs/bpf"), state_dir: PathBuf::from("/var/run/podwire/state") }
     }
 }
 
 impl DatapathBuilder {
     /// The root of the pins, on a bpffs; `/sys/fs/bpf` unless told. A bpffs is mounted on it where none is.
     pub fn bpf_root(mut self, path: impl Into<PathBuf>) -> Self {
-        self.paths.bpf_root = path.into();
+        self.bpf_root = path.into();
         self
     }
 
     /// The state directory, made where it is missing; `/var/run/podwire/state` unless told.
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.paths.state_dir = path.into();
+        self.state_dir = path.into();
         self
     }
 
     /// Opens the datapath of the calling thread's network namespace: takes over what is there, creates what is missing.
-    /// Endpoints found on disk are in force when this returns. Nothing that is there already is removed.
+    /// Endpoints found on disk are in force when this returns. Nothing that is there already is removed; where nothing was
+    /// there and this fails, nothing is there again.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a malformed configuration, `Busy` when another process has it open, `PermissionDenied` without
+    /// `InvalidInput` for a malformed configuration, `Busy` when another process has the state directory or the root of the pins open, `PermissionDenied` without
     /// CAP_BPF and CAP_NET_ADMIN, `Foreign` for devices, filters or pins of somebody else, `LayoutMismatch` for pinned maps of
     /// another layout.
     pub fn open(self, config: NodeConfig) -> Result<Datapath> {
-        open::open(self.paths, &config)
+        open::open(Paths::new(&self.bpf_root, &self.state_dir), &config)
     }
 }

@@ -1,7 +1,6 @@
 //! Removing a datapath: everything that it made, nothing else.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::node::{Node, Paths};
@@ -12,9 +11,6 @@ use crate::netlink::Socket;
 use crate::program::{AttachMode, Attacher, Device, bpffs};
 use crate::state::{Lock, load_document};
 use crate::{Error, ErrorKind, IfIndex, Result};
-
-/// The maps that programs of this crate pin.
-const MAP_PREFIXES: [&str; 2] = ["cilium_", "podwire_"];
 
 /// What a clean-up removed or put back, in words, in the order in which it was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,50 +27,64 @@ impl Datapath {
     ///
     /// `Busy` while a process has the datapath open.
     pub fn cleanup(bpf_root: &Path, state_dir: &Path) -> Result<CleanedUp> {
-        let paths = Paths { bpf_root: bpf_root.to_owned(), state_dir: state_dir.to_owned() };
+        let paths = Paths::new(bpf_root, state_dir);
         let mut report = CleanedUp::default();
-        let lock = match state_dir.exists() {
-            true => Some(Lock::acquire(paths.state("lock"))?),
-            false => None,
-        };
+        let locks = lock(&paths)?;
         let socket = Socket::open()?;
         remove_endpoints(&socket, &paths, &mut report)?;
         detach_native(&paths, &mut report)?;
-        if host::delete_pair(&socket)? {
+        if host::delete_pair(&socket, &paths.state_dir)? {
             report.done.push(format!("deleted {} and {}", host::HOST, host::NET));
         }
-        let restored = sysctls::restore(state_dir)?;
+        let restored = sysctls::restore(&paths.state_dir)?;
         report.done.extend(restored.into_iter().map(|setting| format!("restored sysctl {setting}")));
         remove_pins(&paths, &mut report)?;
+        // What is locked can be neither unmounted nor removed.
+        drop(locks);
         if let Some(mounted) = load_document::<PathBuf>(&paths.state(MOUNTED), 1)?
             && bpffs::unmount_if_empty(&mounted)?
         {
             report.done.push(format!("unmounted the bpffs on {}", mounted.display()));
         }
-        drop(lock);
-        if remove_all(state_dir)? {
-            report.done.push(format!("removed {}", state_dir.display()));
+        if paths.remove_state()? {
+            report.done.push(format!("removed the state in {}", paths.state_dir.display()));
         }
         Ok(report)
     }
 
     /// What [`cleanup`](Self::cleanup) would remove, in words, without removing anything.
     pub fn cleanup_preview(bpf_root: &Path, state_dir: &Path) -> Result<Vec<String>> {
-        let paths = Paths { bpf_root: bpf_root.to_owned(), state_dir: state_dir.to_owned() };
+        let paths = Paths::new(bpf_root, state_dir);
         let socket = Socket::open()?;
         let mut plan = Vec::new();
         for (index, name) in endpoint_devices(&socket, &paths)? {
             plan.push(format!("device {name} (index {index}) and its endpoint"));
         }
-        if socket.link_by_name(host::HOST).is_ok() {
+        if let Some(node) = load_document::<Node>(&paths.state("node_config.json"), 1)? {
+            plan.extend(node.devices.iter().map(|device| format!("programs of device {}", device.name)));
+        }
+        if host::find_own(&socket, &paths.state_dir)?.is_some() {
             plan.push(format!("devices {} and {}", host::HOST, host::NET));
         }
-        plan.extend(pins(&paths)?.into_iter().map(|pin| format!("pin {}", pin.display())));
+        plan.extend(sysctls::changed(&paths.state_dir)?);
+        plan.extend(pins(&paths).into_iter().map(|pin| format!("pin {}", pin.display())));
         if state_dir.exists() {
-            plan.push(format!("folder {}", state_dir.display()));
+            plan.push(format!("the state in {}", paths.state_dir.display()));
         }
         Ok(plan)
     }
+}
+
+/// Keeps everybody else away from what there is.
+fn lock(paths: &Paths) -> Result<Vec<Lock>> {
+    let mut locks = Vec::new();
+    if paths.state_dir.exists() {
+        locks.push(Lock::acquire(paths.state("lock"))?);
+    }
+    if paths.bpf_root.exists() {
+        locks.push(Lock::acquire_directory(&paths.bpf_root)?);
+    }
+    Ok(locks)
 }
 
 fn endpoint_devices(socket: &Socket, paths: &Paths) -> Result<Vec<(IfIndex, String)>> {
@@ -114,31 +124,17 @@ fn detach_native(paths: &Paths, report: &mut CleanedUp) -> Result<()> {
 }
 
 /// The pins of a datapath: its own folder, and the maps beside it if that folder says that they are its own.
-fn pins(paths: &Paths) -> Result<Vec<PathBuf>> {
+fn pins(paths: &Paths) -> Vec<PathBuf> {
     if !paths.own().exists() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let mut pins = vec![paths.own()];
-    let maps = paths.maps();
-    match fs::read_dir(&maps) {
-        Ok(entries) => {
-            for entry in entries {
-                let path =
-                    entry.map_err(|error| Error::system("read folder", maps.display().to_string(), error))?.path();
-                let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                if MAP_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-                    pins.push(path);
-                }
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::system("read folder", maps.display().to_string(), error)),
-    }
-    Ok(pins)
+    pins.extend(paths.map_pins());
+    pins
 }
 
 fn remove_pins(paths: &Paths, report: &mut CleanedUp) -> Result<()> {
-    let mut pins = pins(paths)?;
+    let mut pins = pins(paths);
     // The folder that says whose the others are goes last.
     pins.reverse();
     for pin in pins {
@@ -151,12 +147,4 @@ fn remove_pins(paths: &Paths, report: &mut CleanedUp) -> Result<()> {
         let _ = fs::remove_dir(folder);
     }
     Ok(())
-}
-
-fn remove_all(folder: &Path) -> Result<bool> {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::system("remove", folder.display().to_string(), error)),
-    }
 }

@@ -119,6 +119,11 @@ impl NodeConfig {
         if self.ipv4_range.is_none() && self.ipv6_range.is_none() {
             return Err(Error::invalid("ipv4-range", "", "give an ipv4-range, an ipv6-range or both"));
         }
+        for (key, range) in
+            [("ipv4-range", self.ipv4_range.map(IpNetwork::V4)), ("ipv6-range", self.ipv6_range.map(IpNetwork::V6))]
+        {
+            range.map_or(Ok(()), |range| pods_range(key, range))?;
+        }
         if let Some(mtu) = self.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
             return Err(Error::invalid("mtu", mtu.to_string(), format!("must be from {MTU_MIN} to {MTU_MAX}")));
         }
@@ -135,6 +140,31 @@ impl NodeConfig {
         }
         self.excluded.iter().fold(config, |config, network| config.exclude(*network))
     }
+}
+
+/// What Linux never routes as a host's address beyond its link, and so can't be a pod's: RFC 1122, section 3.2.1.3, RFC 3927, RFC 4291.
+const NOT_FOR_PODS: [(&str, &str); 7] = [
+    ("0.0.0.0/8", "this network"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("::/127", "unspecified and loopback"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+];
+
+fn pods_range(key: &'static str, range: IpNetwork) -> Result<()> {
+    let refused = |reason: String| Err(Error::invalid(key, range.to_string(), reason));
+    if range.ip() != range.network() {
+        return refused(format!("has bits set beyond its prefix: write {}/{}", range.network(), range.prefix()));
+    }
+    for (network, what) in NOT_FOR_PODS {
+        let special: IpNetwork = network.parse().map_err(|_| Error::invalid(key, network, "not a prefix"))?;
+        if special.contains(range.network()) || range.contains(special.network()) {
+            return refused(format!("overlaps {network} ({what}), of which no address can be a pod's"));
+        }
+    }
+    Ok(())
 }
 
 /// Letters, digits, dashes and dots, as in a host's name (RFC 1123).
@@ -167,6 +197,11 @@ mod tests {
             (good.clone().mtu(100), "mtu"),
             (good.clone().map_size("cilium_lxc", 0), "size of map cilium_lxc"),
             (NodeConfig::new("n"), "ipv4-range"),
+            (good.clone().ipv4("10.0.0.5/24".parse().expect("a range")), "ipv4-range"),
+            (good.clone().ipv4("0.0.0.0/0".parse().expect("a range")), "ipv4-range"),
+            (good.clone().ipv4("127.1.0.0/16".parse().expect("a range")), "ipv4-range"),
+            (good.clone().ipv6("fe80::/64".parse().expect("a range")), "ipv6-range"),
+            (good.clone().ipv6("::/0".parse().expect("a range")), "ipv6-range"),
         ] {
             let error = config.validate().expect_err(key).to_string();
             assert!(error.starts_with(key), "{error}");

@@ -1,6 +1,7 @@
 //! The node's own devices: the pair `cilium_host`/`cilium_net` with the gateway's address, and the native devices.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnetwork::IpNetwork;
 
@@ -19,14 +20,14 @@ const NET_MARK: &str = "podwire_net";
 const TABLE_MAIN: u32 = 254;
 const MTU_DEFAULT: u32 = 1500;
 
-/// Makes the pair, or takes over the one that a predecessor made.
+/// Makes the pair, or takes over the one that a predecessor made. Its alias is the state directory that belongs to it.
 ///
 /// # Errors
 ///
-/// `Foreign` where another program made a device of that name.
-pub(super) fn ensure_pair(socket: &Socket, mtu: u32) -> Result<(IfIndex, IfIndex)> {
+/// `Foreign` where another program made a device of that name, or a datapath whose state is elsewhere.
+pub(super) fn ensure_pair(socket: &Socket, state: &Path, mtu: u32) -> Result<(IfIndex, IfIndex)> {
     let (host, net) = match (find(socket, HOST)?, find(socket, NET)?) {
-        (Some(host), Some(net)) => (own(host, HOST_MARK)?.index, own(net, NET_MARK)?.index),
+        (Some(host), Some(net)) => (own_with(host, state)?.index, own(net, NET_MARK)?.index),
         (None, None) => create_pair(socket)?,
         // A veth device can't lose its other end: one of them is something else, or in another namespace.
         (Some(other), None) | (None, Some(other)) => return Err(foreign(&other)),
@@ -35,7 +36,26 @@ pub(super) fn ensure_pair(socket: &Socket, mtu: u32) -> Result<(IfIndex, IfIndex
         let change = LinkChange { up: Some(true), arp: Some(false), mtu: Some(mtu), ..LinkChange::default() };
         socket.link_set(device, &change)?;
     }
+    socket.link_set(host, &LinkChange { alias: Some(&alias(state)), ..LinkChange::default() })?;
     Ok((host, net))
+}
+
+/// The alias of `cilium_host`: names whose it is, for people and for a second datapath in the same namespace.
+fn alias(state: &Path) -> String {
+    format!("podwire:{}", state.display())
+}
+
+/// Ours, and not of a datapath with another state directory.
+fn own_with(link: Link, state: &Path) -> Result<Link> {
+    let link = own(link, HOST_MARK)?;
+    match link.alias.as_deref().and_then(|alias| alias.strip_prefix("podwire:")) {
+        Some(other) if Path::new(other) != state => Err(Error::Foreign {
+            object: format!("device {}", link.name),
+            owner: format!("the datapath with its state in {other}"),
+            remedy: "use that state directory, clean it up, or run in another network namespace".into(),
+        }),
+        _ => Ok(link),
+    }
 }
 
 fn create_pair(socket: &Socket) -> Result<(IfIndex, IfIndex)> {
@@ -70,11 +90,16 @@ fn foreign(link: &Link) -> Error {
     }
 }
 
+/// The pair's device `cilium_host`, if there is one that belongs to this state directory.
+pub(super) fn find_own(socket: &Socket, state: &Path) -> Result<Option<IfIndex>> {
+    Ok(find(socket, HOST)?.and_then(|host| own_with(host, state).ok()).map(|host| host.index))
+}
+
 /// Deletes the pair if it is ours; tells whether there was one.
-pub(super) fn delete_pair(socket: &Socket) -> Result<bool> {
-    match find(socket, HOST)? {
-        Some(host) if own(host.clone(), HOST_MARK).is_ok() => socket.link_delete(host.index).map(|()| true),
-        _ => Ok(false),
+pub(super) fn delete_pair(socket: &Socket, state: &Path) -> Result<bool> {
+    match find_own(socket, state)? {
+        Some(host) => socket.link_delete(host).map(|()| true),
+        None => Ok(false),
     }
 }
 

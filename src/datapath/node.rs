@@ -1,12 +1,16 @@
 //! A node as it turned out.
 
+use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use crate::{IfIndex, MacAddr};
+use crate::state::{create_dir, remove_leftovers};
+use crate::tables::catalog;
+use crate::{Error, IfIndex, MacAddr, Result};
 
 /// The address under which a pod reaches itself through a service.
 pub const LOOPBACK_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
@@ -18,10 +22,55 @@ pub(super) struct Paths {
     pub(super) state_dir: PathBuf,
 }
 
+/// The files and folders that a datapath makes in its state directory.
+const STATE: [&str; 6] = ["endpoints", "ipam", "node_config.json", "sysctls.json", "bpffs.json", "lock"];
+
 impl Paths {
+    /// With the state directory's one true name, by which two datapaths are told apart; also where it does not exist.
+    pub(super) fn new(bpf_root: &Path, state_dir: &Path) -> Self {
+        Self { bpf_root: bpf_root.to_owned(), state_dir: canonical(state_dir) }
+    }
+
+    /// Makes the state directory, for nobody else to look into. One that holds other things keeps its mode.
+    pub(super) fn create_state_dir(&self) -> Result<()> {
+        let shared = match fs::read_dir(&self.state_dir) {
+            Ok(mut entries) => {
+                entries.any(|entry| entry.is_ok_and(|entry| !STATE.iter().any(|own| entry.file_name() == *own)))
+            }
+            Err(_) => false,
+        };
+        if shared { Ok(()) } else { create_dir(&self.state_dir) }
+    }
+
+    /// Removes what [`STATE`] names, and the state directory if nothing else is in it. Tells whether there was anything.
+    pub(super) fn remove_state(&self) -> Result<bool> {
+        if !self.state_dir.exists() {
+            return Ok(false);
+        }
+        remove_leftovers(&self.state_dir)?;
+        let mut found = false;
+        for name in STATE {
+            let path = self.state(name);
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match removed {
+                Ok(()) => found = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::system("remove", path.display().to_string(), error)),
+            }
+        }
+        // Somebody else's files may be in it.
+        Ok(fs::remove_dir(&self.state_dir).is_ok() || found)
+    }
+
     /// Where maps are pinned.
     pub(super) fn maps(&self) -> PathBuf {
         self.bpf_root.join("tc/globals")
+    }
+
+    /// The maps that are pinned there under names that a datapath uses.
+    pub(super) fn map_pins(&self) -> Vec<PathBuf> {
+        let pins = catalog().into_iter().map(|entry| self.maps().join(entry.spec.name()));
+        pins.filter(|pin| pin.exists()).collect()
     }
 
     /// What only podwire pins. That it exists says that the maps are podwire's, too.
@@ -38,6 +87,14 @@ impl Paths {
     pub(super) fn state(&self, name: &str) -> PathBuf {
         self.state_dir.join(name)
     }
+}
+
+/// A path without symbolic links and dots, as far as it exists.
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => canonical(parent).join(name),
+        _ => path.to_owned(),
+    })
 }
 
 /// A device of the node.

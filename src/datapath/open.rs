@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -28,19 +26,41 @@ pub(super) const MOUNTED: &str = "bpffs.json";
 pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     config.validate()?;
     program::features::check_privileges()?;
-    create_state_dir(&paths.state_dir)?;
-    let lock = Lock::acquire(paths.state("lock"))?;
+    paths.create_state_dir()?;
+    let state = Lock::acquire(paths.state("lock"))?;
     if bpffs::ensure_mounted(&paths.bpf_root)? == Mounted::Now {
         info!("mounted a bpffs on {}", paths.bpf_root.display());
         save_document(&paths.state(MOUNTED), 1, &paths.bpf_root)?;
     }
+    let pins = Lock::acquire_directory(&paths.bpf_root)?;
     refuse_foreign_pins(&paths)?;
 
+    let before = !is_new(&paths)?;
+    let opened = bring_up(paths.clone(), config, [state, pins]);
+    if opened.is_err() && !before {
+        // Nothing was there, so that whatever is there now was made by this attempt.
+        if let Err(error) = Datapath::cleanup(&paths.bpf_root, &paths.state_dir) {
+            warn!("undoing failed: {error}");
+        }
+    }
+    opened
+}
+
+/// Whether there is nothing yet, neither on disk nor in the kernel, that a datapath takes over.
+fn is_new(paths: &Paths) -> Result<bool> {
+    let known = paths.state("node_config.json").exists() || paths.own().exists();
+    Ok(!known && host::find_own(&Socket::open()?, &paths.state_dir)?.is_none())
+}
+
+fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datapath> {
     let ipam = Arc::new(open_ipam(&paths, config)?);
     let socket = Socket::open()?;
-    let (mut node, router) = prepare_devices(&socket, config, &ipam)?;
+    let (mut node, router) = prepare_devices(&socket, &paths, config, &ipam)?;
     sysctls::apply(&paths.state_dir)?;
 
+    // Before the first map is pinned: a crash in between must not leave pins that look like somebody else's.
+    let own = paths.own();
+    fs::create_dir_all(&own).map_err(|error| Error::system("create directory", own.display().to_string(), error))?;
     let programs = load(&paths, config, &node)?;
     node.generation = programs.generation().as_str().to_owned();
     let attacher = Attacher::new(&paths.bpf_root, config.attach_mode)?;
@@ -76,28 +96,20 @@ pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
         metrics,
         forwards,
         synced: AtomicBool::new(false),
-        _lock: lock,
+        _locks: locks,
     })
-}
-
-fn create_state_dir(path: &Path) -> Result<()> {
-    let system = |op| move |error| Error::system(op, path.display().to_string(), error);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(system("create folder"))?;
-    // It may have been made by somebody less careful.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(system("set the mode of"))
 }
 
 /// Refuses to take over maps that another agent pinned: what is ours says so by the folder `podwire` beside them.
 fn refuse_foreign_pins(paths: &Paths) -> Result<()> {
-    let lxc = paths.maps().join("cilium_lxc");
-    if !lxc.exists() || paths.own().exists() {
-        return Ok(());
+    match paths.map_pins().first() {
+        Some(pin) if !paths.own().exists() => Err(Error::Foreign {
+            object: format!("pin {}", pin.display()),
+            owner: "another agent, probably Cilium".to_owned(),
+            remedy: "stop that agent and remove its pins, or choose another root for the pins".into(),
+        }),
+        _ => Ok(()),
     }
-    Err(Error::Foreign {
-        object: format!("pin {}", lxc.display()),
-        owner: "another agent, probably Cilium".to_owned(),
-        remedy: "stop that agent and remove its pins, or choose another root for the pins".into(),
-    })
 }
 
 fn open_ipam(paths: &Paths, config: &NodeConfig) -> Result<Ipam> {
@@ -111,10 +123,15 @@ fn open_ipam(paths: &Paths, config: &NodeConfig) -> Result<Ipam> {
     Ok(ipam)
 }
 
-fn prepare_devices(socket: &Socket, config: &NodeConfig, ipam: &Ipam) -> Result<(Node, RouterAddresses)> {
+fn prepare_devices(
+    socket: &Socket,
+    paths: &Paths,
+    config: &NodeConfig,
+    ipam: &Ipam,
+) -> Result<(Node, RouterAddresses)> {
     let native = host::native_devices(socket, &config.devices)?;
     let mtu = host::mtu(config, &native);
-    let (host_index, net_index) = host::ensure_pair(socket, mtu)?;
+    let (host_index, net_index) = host::ensure_pair(socket, &paths.state_dir, mtu)?;
     let router = ipam.router();
     host::configure_host(socket, host_index, config, &router)?;
     let devices: Vec<NodeDevice> =

@@ -49,6 +49,16 @@ pub(super) fn restore(state: &Path) -> Result<Vec<String>> {
     Ok(restored)
 }
 
+/// What a clean-up would put back, in words.
+pub(super) fn changed(state: &Path) -> Result<Vec<String>> {
+    let recorder = load_document::<Recorder>(&state.join(FILE), VERSION)?.unwrap_or_default();
+    let in_words = recorder.changes().iter().map(|change| {
+        let (key, before, written) = (change.key(), change.before(), change.written());
+        format!("sysctl {key} = {written}: back to {before} unless somebody changed it")
+    });
+    Ok(in_words.collect())
+}
+
 fn settings() -> Result<Vec<Setting>> {
     let mut settings = vec![
         setting(["net", "ipv4", "ip_forward"], "1")?,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use log::warn;
 
 use super::record::EndpointRecord;
-use crate::state::{load_document, remove_leftovers, save_document};
+use crate::state::{create_dir, load_document, remove_leftovers, save_document};
 use crate::{EndpointId, Error, IfIndex, Result};
 
 const VERSION: u32 = 1;
@@ -21,8 +21,7 @@ impl Store {
     /// Opens the folder, which is made where it is missing; what a crash left half-written in it is removed.
     pub(super) fn open(state_dir: &Path) -> Result<Self> {
         let folder = state_dir.join("endpoints");
-        fs::create_dir_all(&folder)
-            .map_err(|error| Error::system("create folder", folder.display().to_string(), error))?;
+        create_dir(&folder)?;
         remove_leftovers(&folder)?;
         Ok(Self { folder })
     }

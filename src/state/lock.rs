@@ -45,6 +45,19 @@ impl Lock {
         Ok(Self { file, path })
     }
 
+    /// The same for a directory that exists, in which nothing can be written: a bpffs. Nobody can read there who holds it.
+    pub fn acquire_directory(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let file = File::open(&path).map_err(|error| system("open directory", &path, error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { file, path }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Error::Busy { object: path.display().to_string(), detail: "held by another process".to_owned() })
+            }
+            Err(error) => Err(system("lock", &path, error.into())),
+        }
+    }
+
     /// The lock's file.
     pub fn path(&self) -> &Path {
         &self.path

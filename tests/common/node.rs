@@ -25,13 +25,7 @@ pub struct TestNode {
 
 impl TestNode {
     pub fn new() -> Self {
-        let node = Self {
-            netns: TestNetns::with_loopback(),
-            bpf: BpfRoot::new(),
-            state: tempfile::tempdir().expect("a folder"),
-        };
-        // Host names of test nodes differ from the machine's settings: what a node changes must not leak out of it.
-        node
+        Self { netns: TestNetns::with_loopback(), bpf: BpfRoot::new(), state: tempfile::tempdir().expect("a folder") }
     }
 
     pub fn config() -> NodeConfig {
