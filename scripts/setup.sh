@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, testing, demonstrating and benchmarking need on a Debian machine with Rust.
-# usage: scripts/setup.sh [build] [test] [demo] [bench]
+# usage: scripts/setup.sh [build] [test] [demo] [bench] [kernels]
 # Installs only what is missing; asks for root only then.
 set -euo pipefail
 
@@ -13,7 +13,8 @@ packages_for() {
     test)  echo iproute2 iputils-ping ;;
     demo)  echo iproute2 iputils-ping netcat-openbsd jq ;;
     bench) echo iproute2 containernetworking-plugins ;;
-    *) fail "unknown part '$1': build, test, demo or bench" ;;
+    kernels) echo qemu-system-x86 busybox-static cpio kmod jq xz-utils binutils ;;
+    *) fail "unknown part '$1': build, test, demo, bench or kernels" ;;
   esac
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::bpf::{BpfRoot, PROBE, kernel_at_least, read_u64};
+use common::bpf::{BpfRoot, PROBE, kernel_at_least, read_u64, tcx_or_skip};
 use common::netns::TestNetns;
 use podwire::netlink::{AddressSpec, DeviceSpec, FilterSpec, NeighbourSpec, Socket, VethSpec};
 use podwire::program::{
@@ -231,7 +231,7 @@ fn tcx_where_there_is_none_says_what_to_do() {
 
 #[test]
 fn switching_modes_leaves_one_attachment() {
-    if !kernel_at_least(6, 6) {
+    if !tcx_or_skip() {
         return; // there is one mode alone
     }
     in_netns(|root, socket| {
@@ -253,7 +253,7 @@ fn switching_modes_leaves_one_attachment() {
 
 #[test]
 fn a_defunct_link_is_made_anew() {
-    if !kernel_at_least(6, 6) {
+    if !tcx_or_skip() {
         return; // there are no links
     }
     in_netns(|root, socket| {
@@ -282,7 +282,7 @@ fn a_defunct_link_is_made_anew() {
 
 #[test]
 fn a_link_of_another_namespace_is_not_taken_for_ours() {
-    if !kernel_at_least(6, 6) {
+    if !tcx_or_skip() {
         return; // there are no links
     }
     in_netns(|root, socket| {
@@ -443,7 +443,7 @@ fn attach_modes_have_names() {
 
 /// What this kernel has: tcx came with Linux 6.6.
 fn modes() -> Vec<AttachMode> {
-    if kernel_at_least(6, 6) { vec![AttachMode::Tcx, AttachMode::Clsact] } else { vec![AttachMode::Clsact] }
+    if tcx_or_skip() { vec![AttachMode::Tcx, AttachMode::Clsact] } else { vec![AttachMode::Clsact] }
 }
 
 /// Runs a test in a namespace of its own, with pins of its own.

@@ -3,6 +3,7 @@ mod common;
 
 use std::net::IpAddr;
 
+use common::bpf::tcx_or_skip;
 use common::netns::TestNetns;
 use common::node::{Echo, TestNode, arrives, exchange_udp};
 use podwire::abi::ForwardPoint;
@@ -37,7 +38,9 @@ fn pods_talk_with_clsact() {
 
 #[test]
 fn pods_talk_with_tcx() {
-    pods_talk(AttachMode::Tcx);
+    if tcx_or_skip() {
+        pods_talk(AttachMode::Tcx);
+    }
 }
 
 #[test]

@@ -1,10 +1,16 @@
-//! Batches return every entry, whatever their size.
+//! Batches return every entry, whatever their size. `PODWIRE_BATCH_ENTRIES` sets how many entries (50,000 unless set), for
+//! machines on which each system call takes long.
 
 use std::collections::BTreeMap;
+use std::env;
+use std::sync::LazyLock;
 
 use podwire::maps::{Batch, HashMap, LpmTrie, LruHashMap, MapSpec, Update, kinds};
 
-const ENTRIES: u32 = 50_000;
+static ENTRIES: LazyLock<u32> = LazyLock::new(|| {
+    let text = env::var("PODWIRE_BATCH_ENTRIES").ok();
+    text.map_or(50_000, |text| text.parse().expect("PODWIRE_BATCH_ENTRIES is a number"))
+});
 const SIZES: [usize; 8] = [1, 2, 7, 64, 1000, 4096, 50_000, 65_536];
 
 type Key = [u8; 20];
@@ -21,8 +27,8 @@ fn value(n: u32) -> Value {
 }
 
 fn fill<T: kinds::Single + kinds::Dynamic>(map: &podwire::maps::Map<Key, Value, T>, size: usize) {
-    let keys: Vec<Key> = (0..ENTRIES).map(key).collect();
-    let values: Vec<Value> = (0..ENTRIES).map(value).collect();
+    let keys: Vec<Key> = (0..*ENTRIES).map(key).collect();
+    let values: Vec<Value> = (0..*ENTRIES).map(value).collect();
     for (keys, values) in keys.chunks(size).zip(values.chunks(size)) {
         map.insert_batch(keys, values, Update::Any).expect("room for every entry");
     }
@@ -30,7 +36,7 @@ fn fill<T: kinds::Single + kinds::Dynamic>(map: &podwire::maps::Map<Key, Value, 
 
 /// Fills, reads, drains and deletes with each size, and counts what comes back.
 fn every_size<T: kinds::Single + kinds::Dynamic>(map: &podwire::maps::Map<Key, Value, T>) {
-    let expected: BTreeMap<Key, Value> = (0..ENTRIES).map(|n| (key(n), value(n))).collect();
+    let expected: BTreeMap<Key, Value> = (0..*ENTRIES).map(|n| (key(n), value(n))).collect();
     for size in SIZES {
         fill(map, size);
         let mut batch = Batch::new(size).expect("not 0");
@@ -46,7 +52,7 @@ fn every_size<T: kinds::Single + kinds::Dynamic>(map: &podwire::maps::Map<Key, V
         assert!(map.is_empty().expect("readable"), "drain, batch size {size} left entries");
 
         fill(map, size);
-        let keys: Vec<Key> = (0..ENTRIES).map(key).collect();
+        let keys: Vec<Key> = (0..*ENTRIES).map(key).collect();
         let deleted: usize = keys.chunks(size).map(|keys| map.delete_batch(keys).expect("deletable")).sum();
         assert_eq!(deleted, keys.len(), "delete, batch size {size}");
         assert!(map.is_empty().expect("readable"), "delete, batch size {size} left entries");
@@ -54,15 +60,15 @@ fn every_size<T: kinds::Single + kinds::Dynamic>(map: &podwire::maps::Map<Key, V
 }
 
 #[test]
-fn hash_map_returns_all_50000_entries_for_any_batch_size() {
-    let map = HashMap::<Key, Value>::create(&MapSpec::hash::<Key, Value>("t_hash", ENTRIES)).expect("created");
+fn hash_map_returns_all_entries_for_any_batch_size() {
+    let map = HashMap::<Key, Value>::create(&MapSpec::hash::<Key, Value>("t_hash", *ENTRIES)).expect("created");
     every_size(&map);
 }
 
 #[test]
-fn lru_map_returns_all_50000_entries_for_any_batch_size() {
+fn lru_map_returns_all_entries_for_any_batch_size() {
     // Twice the room, so that nothing is evicted.
-    let spec = MapSpec::lru_hash::<Key, Value>("t_lru", 2 * ENTRIES);
+    let spec = MapSpec::lru_hash::<Key, Value>("t_lru", 2 * *ENTRIES);
     every_size(&LruHashMap::<Key, Value>::create(&spec).expect("created"));
 }
 
@@ -96,11 +102,11 @@ fn trie_returns_every_prefix_for_any_batch_size() {
 
 #[test]
 fn a_walk_returns_every_entry_of_a_quiet_map() {
-    let map = HashMap::<Key, Value>::create(&MapSpec::hash::<Key, Value>("t_walk", ENTRIES)).expect("created");
+    let map = HashMap::<Key, Value>::create(&MapSpec::hash::<Key, Value>("t_walk", *ENTRIES)).expect("created");
     fill(&map, 4096);
     let mut found = BTreeMap::new();
     let count = map.walk(|key, value| _ = found.insert(*key, *value)).expect("walkable");
-    assert_eq!((count, found.len()), (ENTRIES as usize, ENTRIES as usize));
+    assert_eq!((count, found.len()), (*ENTRIES as usize, *ENTRIES as usize));
     let iterated: BTreeMap<Key, Value> = map.iter().map(|entry| entry.expect("readable")).collect();
     assert!(iterated == found);
 }

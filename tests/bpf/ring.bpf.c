@@ -27,7 +27,11 @@ int ring_write(struct __sk_buff *skb)
 	__u32 zero = 0, len = skb->len;
 	__u8 *scratch = bpf_map_lookup_elem(&ring_scratch, &zero);
 
-	if (!scratch || len <= ETH_HLEN || len > RECORD_MAX)
+	if (!scratch || len <= ETH_HLEN)
+		return 2;
+	/* Two comparisons made one by the compiler would leave `len` itself without bounds: Linux 6.1 then refuses the load. */
+	asm volatile("" : "+r"(len));
+	if (len > RECORD_MAX)
 		return 2;
 	if (bpf_skb_load_bytes(skb, 0, scratch, len))
 		return 2;

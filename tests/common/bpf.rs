@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub, reason = "every test program compiles all of this and uses some")]
 
 use std::fs;
+use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapInfo};
 use podwire::program::{ObjectImage, ProgramSet};
@@ -64,4 +66,15 @@ pub fn kernel_at_least(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's version");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     (numbers.next().expect("a major version"), numbers.next().expect("a minor version")) >= (major, minor)
+}
+
+/// Whether the kernel is one with tcx hooks; where it is not, says on standard error what is left out.
+pub fn tcx_or_skip() -> bool {
+    let has_tcx = kernel_at_least(6, 6);
+    if !has_tcx {
+        let test = thread::current().name().unwrap_or_default().to_owned();
+        // Past the harness, which shows no output of a test that passes.
+        writeln!(stderr().lock(), "skipped: {test}: tcx needs Linux 6.6").expect("write");
+    }
+    has_tcx
 }
