@@ -12,7 +12,7 @@ programs="attach_mount attach_load attach_devices
   netns netlink netlink_events netlink_tc
   tables_addresses tables_catalog tables_flows tables_lb
   maps_kinds maps_open maps_cached maps_ring maps_batches maps_concurrent"
-modules="veth dummy 8021q sch_ingress cls_bpf"
+modules="veth dummy 8021q sch_ingress cls_bpf cls_u32"
 program_seconds=240
 kernel_seconds=1500
 

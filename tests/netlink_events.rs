@@ -44,8 +44,9 @@ fn devices_are_seen_coming_changing_and_going() {
 
     let index = veth(&socket, "lxc1", &pod);
     find(&mut events, |event| matches!(event, LinkEvent::New(link) if link.index == index && link.is_up));
-    let change = LinkChange { up: Some(false), name: Some("other"), ..LinkChange::default() };
-    socket.link_set(index, &change).expect("change");
+    // In two steps: on Linux 6.1 a device that is up keeps its name.
+    socket.link_set_down(index).expect("change");
+    socket.link_set(index, &LinkChange { name: Some("other"), ..LinkChange::default() }).expect("change");
     find(&mut events, |event| matches!(event, LinkEvent::New(link) if link.name == "other" && !link.is_up));
     socket.link_delete(index).expect("delete");
     let gone = find(&mut events, |event| matches!(event, LinkEvent::Deleted { .. }));
