@@ -129,7 +129,7 @@ impl Datapath {
             self.endpoints.collect()?;
         }
         let drift = self.endpoints.reach().resync()?;
-        if drift.missing + drift.different + drift.foreign > 0 {
+        if drift.missing + drift.different + drift.foreign + drift.reconciled.repaired > 0 {
             warn!(
                 "cilium_lxc: {} entries were missing, {} different, {} not ours; {} repaired",
                 drift.missing, drift.different, drift.foreign, drift.reconciled.repaired

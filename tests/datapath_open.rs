@@ -149,6 +149,30 @@ fn a_first_start_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn programs_leave_a_device_that_is_no_native_one_any_more() {
+    let node = TestNode::new();
+    let spec = VethSpec {
+        device: DeviceSpec { name: "wire0", ..DeviceSpec::default() },
+        peer: DeviceSpec { name: "wire1", ..DeviceSpec::default() },
+        ..VethSpec::default()
+    };
+    node.netns.socket().link_create_veth(&spec).expect("created");
+    let with = |names: &[&str]| {
+        let devices = Devices::Named(names.iter().map(ToString::to_string).collect());
+        drop(node.try_open(TestNode::config().devices(devices)).expect("opens"));
+    };
+    let marker = |device: &str| node.bpf.path().join("podwire/devices").join(device).exists();
+    with(&["wire0", "wire1"]);
+    assert!(marker("wire0") && marker("wire1"));
+    with(&["wire0"]);
+    assert!(marker("wire0") && !marker("wire1"));
+    // A file lost, as by a crash: the clean-up goes by what is pinned.
+    fs::remove_file(node.state_dir().join("node_config.json")).expect("there");
+    let report = node.netns.run(|| Datapath::cleanup(node.bpf.path(), &node.state_dir())).expect("cleaned up");
+    assert!(report.done.contains(&"detached from wire0".to_owned()), "{report:?}");
+}
+
+#[test]
 fn a_state_directory_that_holds_other_things_keeps_them() {
     let node = TestNode::new();
     let shared = node.state.path().join("state");

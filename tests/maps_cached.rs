@@ -51,8 +51,13 @@ fn what_others_change_is_found_and_repaired() {
     cache.map().delete(&1).expect("removable");
     cache.map().insert(&2, &99, Update::Any).expect("room");
     cache.map().insert(&7, &70, Update::Any).expect("room");
+    let drift = cache.find_drift().expect("readable");
+    assert_eq!((drift.missing, drift.different, drift.foreign, drift.reconciled.repaired), (1, 1, 1, 0));
+    assert_eq!(states(&cache), [(1, 10, "insert", false), (2, 10, "insert", false), (3, 10, "sync", false)]);
+    assert_eq!(cache.map().lookup(&1).expect("readable"), None, "looking repaired it");
+
     let drift = cache.resync().expect("readable");
-    assert_eq!((drift.missing, drift.different, drift.foreign), (1, 1, 1));
+    assert_eq!((drift.missing, drift.different, drift.foreign), (0, 0, 1), "found before");
     assert_eq!((drift.reconciled.repaired, drift.reconciled.next_due), (2, None));
     assert_eq!(cache.map().lookup(&1).expect("readable"), Some(10));
     assert_eq!(cache.map().lookup(&2).expect("readable"), Some(10));

@@ -158,10 +158,11 @@ fn labels(client: &Client, args: &Labels) -> anyhow::Result<Report> {
     }
     let mut user = current.status.realized.user;
     for label in &args.delete {
-        let Some(at) = user.iter().position(|known| known == label) else {
+        let had = user.len();
+        user.retain(|known| known != label && known.split_once('=').is_none_or(|(name, _)| name != label));
+        if user.len() == had {
             bail!("endpoint {key} has no label {label} that could be taken away: see `podwire endpoint labels {key}`");
-        };
-        user.remove(at);
+        }
     }
     for label in &args.add {
         if !user.contains(label) {

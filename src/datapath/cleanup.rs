@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::node::{Node, Paths};
+use super::node::Paths;
 use super::open::MOUNTED;
 use super::{Datapath, host, sysctls};
 use crate::endpoint::recorded_devices;
@@ -32,7 +32,7 @@ impl Datapath {
         let locks = lock(&paths)?;
         let socket = Socket::open()?;
         remove_endpoints(&socket, &paths, &mut report)?;
-        detach_native(&paths, &mut report)?;
+        detach_native(&socket, &paths, &mut report)?;
         if host::delete_pair(&socket, &paths.state_dir)? {
             report.done.push(format!("deleted {} and {}", host::HOST, host::NET));
         }
@@ -57,12 +57,13 @@ impl Datapath {
         let paths = Paths::new(bpf_root, state_dir);
         let socket = Socket::open()?;
         let mut plan = Vec::new();
-        for (index, name) in endpoint_devices(&socket, &paths)? {
+        let pods = endpoint_devices(&socket, &paths)?;
+        for (index, name) in &pods {
             plan.push(format!("device {name} (index {index}) and its endpoint"));
         }
-        if let Some(node) = load_document::<Node>(&paths.state("node_config.json"), 1)? {
-            plan.extend(node.devices.iter().map(|device| format!("programs of device {}", device.name)));
-        }
+        let attacher = Attacher::new(&paths.bpf_root, AttachMode::Auto)?;
+        let others = native_devices(&attacher)?.into_iter().filter(|name| !pods.iter().any(|(_, pod)| pod == name));
+        plan.extend(others.map(|name| format!("programs of device {name}")));
         if host::find_own(&socket, &paths.state_dir)?.is_some() {
             plan.push(format!("devices {} and {}", host::HOST, host::NET));
         }
@@ -109,13 +110,21 @@ fn remove_endpoints(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> R
     Ok(())
 }
 
+/// The devices with programs of ours that are not ours, also those of former configurations.
+fn native_devices(attacher: &Attacher) -> Result<Vec<String>> {
+    let mut names = attacher.known_devices()?;
+    names.retain(|name| name != host::HOST && name != host::NET);
+    Ok(names)
+}
+
 /// Takes our programs off the devices that are not ours.
-fn detach_native(paths: &Paths, report: &mut CleanedUp) -> Result<()> {
-    let Some(node) = load_document::<Node>(&paths.state("node_config.json"), 1)? else { return Ok(()) };
+fn detach_native(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> Result<()> {
     let attacher = Attacher::new(&paths.bpf_root, AttachMode::Auto)?;
-    for device in &node.devices {
-        match attacher.detach_all(Device { name: &device.name, index: device.ifindex }) {
-            Ok(()) => report.done.push(format!("detached from {}", device.name)),
+    for name in native_devices(&attacher)? {
+        let detached =
+            socket.link_by_name(&name).and_then(|link| attacher.detach_all(Device { name: &name, index: link.index }));
+        match detached {
+            Ok(()) => report.done.push(format!("detached from {name}")),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -52,14 +52,16 @@ impl Datapath {
         self.paths.maps().join(name)
     }
 
-    /// The desired content of a map, with the state of each entry.
+    /// The desired content of a map, with the state of each entry as the kernel has it now.
     ///
     /// # Errors
     ///
     /// `NotFound` for a map that the node does not have, `Unsupported` for one whose desired content nobody keeps.
     pub fn map_content(&self, name: &str) -> Result<Vec<MapRow>> {
         if name == "cilium_lxc" {
-            let rows = self.endpoints.reach().dump();
+            let reach = self.endpoints.reach();
+            reach.find_drift()?;
+            let rows = reach.dump();
             return Ok(rows
                 .into_iter()
                 .map(|entry| MapRow {

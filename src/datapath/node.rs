@@ -15,6 +15,9 @@ use crate::{Error, IfIndex, MacAddr, Result};
 /// The address under which a pod reaches itself through a service.
 pub const LOOPBACK_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
 
+/// The version of `node_config.json`.
+pub(super) const VERSION: u32 = 1;
+
 /// The folders of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Paths {
@@ -171,5 +174,5 @@ impl Node {
 
 /// Writes the node where an operator finds it.
 pub(super) fn save(node: &Node, path: &Path) -> crate::Result<()> {
-    crate::state::save_document(path, 1, node)
+    crate::state::save_document(path, VERSION, node)
 }

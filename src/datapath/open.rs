@@ -16,9 +16,9 @@ use crate::ipam::{Ipam, RouterAddresses};
 use crate::netlink::Socket;
 use crate::program::bpffs::{self, Mounted};
 use crate::program::{self, Attacher, Constants, Device, Direction, Loader, ProgramSet};
-use crate::state::{Lock, save_document};
+use crate::state::{Lock, load_document, save_document};
 use crate::tables::{EndpointRows, ForwardsMap, MetricsMap};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The file of the state directory that says which bpffs we mounted.
 pub(super) const MOUNTED: &str = "bpffs.json";
@@ -65,7 +65,11 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     node.generation = programs.generation().as_str().to_owned();
     let attacher = Attacher::new(&paths.bpf_root, config.attach_mode)?;
     node.attach_mode = attacher.mode().to_string();
-    node::save(&node, &paths.state("node_config.json"))?;
+    let file = paths.state("node_config.json");
+    if let Some(before) = load_document::<Node>(&file, node::VERSION)? {
+        detach_retired(&attacher, &before, &node)?;
+    }
+    node::save(&node, &file)?;
 
     EventReader::open_pinned(paths.maps())?.set_drop_limit(config.drop_events)?;
     let wiring = Wiring {
@@ -197,6 +201,19 @@ fn attach_node(attacher: &Attacher, programs: &ProgramSet, node: &Node) -> Resul
         attach(attacher, device, &[(ingress, from), (egress, to)])?;
         let addresses: Vec<String> = device.addresses.iter().map(IpAddr::to_string).collect();
         info!("native device {} ({})", device.name, addresses.join(", "));
+    }
+    Ok(())
+}
+
+/// Takes the programs off devices that are no native ones any more.
+fn detach_retired(attacher: &Attacher, before: &Node, node: &Node) -> Result<()> {
+    let retired = |device: &&NodeDevice| node.devices.iter().all(|kept| kept.ifindex != device.ifindex);
+    for device in before.devices.iter().filter(retired) {
+        match attacher.detach_all(Device { name: &device.name, index: device.ifindex }) {
+            Ok(()) => info!("{} is no native device any more", device.name),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -83,6 +83,11 @@ impl Reach {
         self.cache.mark_complete();
     }
 
+    /// Compares desired and real content, and only notes the differences as the entries' states.
+    pub(crate) fn find_drift(&self) -> Result<Drift> {
+        self.cache.find_drift()
+    }
+
     /// The desired content with the state of each entry.
     pub(crate) fn dump(&self) -> Vec<CachedEntry<EndpointKey, EndpointInfo>> {
         self.cache.dump()

@@ -234,8 +234,24 @@ impl<M: Store> CachedMap<M> {
     ///
     /// When the map can't be read; nothing has changed then.
     pub fn resync(&self) -> Result<Drift> {
-        let now = (self.clock)();
         let mut content = self.content.lock();
+        let mut drift = self.compare(&mut content)?;
+        drift.reconciled = self.settle_due(&mut content);
+        Ok(drift)
+    }
+
+    /// Compares desired and real content, and notes the differences as the entries' states without repairing them: see
+    /// [`dump`](Self::dump).
+    ///
+    /// # Errors
+    ///
+    /// When the map can't be read; nothing has changed then.
+    pub fn find_drift(&self) -> Result<Drift> {
+        self.compare(&mut self.content.lock())
+    }
+
+    fn compare(&self, content: &mut Content<M::Key, M::Value>) -> Result<Drift> {
+        let now = (self.clock)();
         let mut real = BTreeMap::new();
         let read = self.map.for_each(&mut |key, value| _ = real.insert(KeyBytes(*key), *value));
         self.operations.count_dump(read)?;
@@ -250,7 +266,6 @@ impl<M: Store> CachedMap<M> {
             let foreign = real.into_iter().map(|(key, value)| (key, Entry::new(value, SyncState::Delete, now)));
             content.entries.extend(foreign);
         }
-        drift.reconciled = self.settle_due(&mut content);
         Ok(drift)
     }
 
