@@ -13,7 +13,7 @@ programs="attach_mount attach_load attach_devices
   tables_addresses tables_catalog tables_flows tables_lb
   maps_kinds maps_open maps_cached maps_ring maps_batches maps_concurrent"
 modules="veth dummy 8021q sch_ingress cls_bpf cls_u32"
-program_seconds=240
+program_seconds=300
 kernel_seconds=1500
 
 folder=$PWD/target/kernels
