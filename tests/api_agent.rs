@@ -440,7 +440,7 @@ fn every_command_works_against_the_agent() {
     assert!(agent.terminate().success());
     let plan = node.podwire(&cleanup);
     assert_eq!(plan.status.code(), Some(1), "refused without --force");
-    assert!(String::from_utf8_lossy(&plan.stderr).contains("cilium_host"), "{plan:?}");
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("cilium_host"), "{plan:?}");
     text(&node.podwire(&forced));
     let devices: Vec<_> = node.netns.socket().links().expect("devices").into_iter().map(|link| link.name).collect();
     assert_eq!(devices, ["lo"]);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use podwire::Datapath;
 use serde_json::json;
 
@@ -32,5 +32,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     if plan.is_empty() {
         return Ok(Report::new("Nothing to remove", &json!({"done": []}))?);
     }
-    bail!("refused without --force; this would be removed:\n  {}", plan.join("\n  "))
+    let text = format!("Nothing is removed without --force, which would remove or put back:\n  {}", plan.join("\n  "));
+    Ok(Report::new(text, &json!({"planned": plan}))?.failing(true))
 }
