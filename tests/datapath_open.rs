@@ -104,6 +104,13 @@ fn another_configuration_is_loaded_anew_and_the_old_generation_goes() {
     assert_ne!(datapath.node().generation, before);
     common::node::exchange_udp(&node.netns, &pod, endpoint.ipv4().expect("IPv4").into());
     assert_eq!(datapath.mark_synced().expect("synced").generations, [before]);
+    let routes = node.netns.socket().routes().expect("routes");
+    let through_host: Vec<String> = routes
+        .iter()
+        .filter(|route| route.device == Some(datapath.node().host.ifindex) && route.table == 254 && route.protocol != 2)
+        .map(|route| route.destination.to_string())
+        .collect();
+    assert_eq!(through_host, ["10.50.0.0/16"], "the old ranges are not routed any more");
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Settings {
             attach_mode: parsed(texts, "attach-mode", attach_mode)?.unwrap_or_default(),
             bpf_root: path("bpf-root", "/sys/fs/bpf")?,
             state_dir: path("state-dir", "/var/run/podwire/state")?,
-            socket: path("socket", podwire::api::DEFAULT_SOCKET)?,
+            socket: parsed(texts, "socket", socket)?.unwrap_or_else(|| PathBuf::from(podwire::api::DEFAULT_SOCKET)),
             metrics_addr: parsed(texts, "metrics-addr", |text| {
                 text.parse::<SocketAddr>().map_err(|_| "expected an address and a port, as in 127.0.0.1:9962")
             })?,
@@ -219,6 +219,15 @@ fn attach_mode(text: &str) -> Result<AttachMode, &'static str> {
         "tcx" => Ok(AttachMode::Tcx),
         "clsact" => Ok(AttachMode::Clsact),
         _ => Err("expected auto, tcx or clsact"),
+    }
+}
+
+/// `sun_path` of a Unix socket's address has room for 108 bytes, one of which ends the path (unix(7)).
+fn socket(text: &str) -> Result<PathBuf, &'static str> {
+    if text.len() < 108 {
+        absolute(text)
+    } else {
+        Err("expected a path of at most 107 bytes, as for every Unix socket")
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) const NET: &str = "cilium_net";
 /// The alternative names that mark the pair as ours, whoever looks and whatever became of the state directory.
 const HOST_MARK: &str = "podwire_host";
 const NET_MARK: &str = "podwire_net";
+/// Routes that the kernel makes by itself (`RTPROT_KERNEL` of linux/rtnetlink.h).
+const PROTOCOL_KERNEL: u8 = 2;
 /// The main routing table.
 const TABLE_MAIN: u32 = 254;
 const MTU_DEFAULT: u32 = 1500;
@@ -133,12 +135,25 @@ pub(super) fn configure_host(
         config.ipv4_range.map(IpNetwork::V4).zip(router.ipv4.map(IpAddr::V4)),
         config.ipv6_range.map(IpNetwork::V6).zip(router.ipv6.map(IpAddr::V6)),
     ];
+    remove_other_routes(socket, host, &[config.ipv4_range.map(IpNetwork::V4), config.ipv6_range.map(IpNetwork::V6)])?;
     for (range, source) in ranges.into_iter().flatten() {
         let mut route = RouteSpec::new(range).device(host).source(source);
         if range.is_ipv4() {
             route = route.scope(Scope::Link);
         }
         socket.route_replace(&route)?;
+    }
+    Ok(())
+}
+
+/// Removes routes through `cilium_host` to ranges that are configured no more; the kernel's own, which go with the
+/// addresses, stay.
+fn remove_other_routes(socket: &Socket, host: IfIndex, ranges: &[Option<IpNetwork>]) -> Result<()> {
+    for route in socket.routes()? {
+        let ours = route.device == Some(host) && route.table == TABLE_MAIN && route.protocol != PROTOCOL_KERNEL;
+        if ours && !ranges.contains(&Some(route.destination)) {
+            socket.route_delete(&route)?;
+        }
     }
     Ok(())
 }
