@@ -173,8 +173,9 @@ have
 $have"
   ok "podwire endpoint list: $# endpoints, ready"
 }
+no_endpoints() { [ -z "$(endpoints .id)" ]; }
 nothing_left() {
-  [ -z "$(endpoints .id)" ] || fail "endpoints are left: $(endpoints .id)"
+  no_endpoints || fail "endpoints are left: $(endpoints .id)"
   [ -z "$(on_node ip -o link | grep -o 'lxc[0-9a-f]*')" ] || fail "devices are left: $(on_node ip -o link)"
   [ -z "$(leases)" ] || fail "leases are left: $(podwire ipam list)"
   [ -z "$(find "$QUEUE" -name '*.delete' 2>/dev/null)" ] || fail "deletions are still queued"
