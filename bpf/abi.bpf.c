@@ -46,3 +46,9 @@ SHARED(podwire_ct_key);
 SHARED(podwire_ct_dir);
 SHARED(podwire_ct_nat);
 SHARED(podwire_ct_entry);
+SHARED(podwire_ct_collect);
+SHARED(podwire_verdict);
+
+SHARED(ipv4_frag_id);
+SHARED(ipv6_frag_id);
+SHARED(frag_l4ports);

@@ -30,6 +30,7 @@ enum endpoint_flags {
 	ENDPOINT_F_AT_HOST_NS = 2,
 	ENDPOINT_F_NO_SNAT_V4 = 4,
 	ENDPOINT_F_NO_SNAT_V6 = 8,
+	ENDPOINT_F_AUDIT = 0x100, /* podwire's own: what the endpoint's policy denies is let through, and reported */
 };
 
 struct endpoint_key {
@@ -103,7 +104,9 @@ struct podwire_endpoint {
 struct podwire_runtime {
 	__u32 trace; /* not 0: forwarded packets emit trace events */
 	__u32 drop_events_per_window; /* drop events per CPU and window of 256 ticks; 0: none */
-	__u32 pad[14];
+	__u32 generation; /* of policy, identities and endpoints; never 0 */
+	__u32 verdict_events; /* not 0: verdicts emit events */
+	__u32 pad[12];
 };
 
 /* ---- podwire_forwards: forwarded packets by where they went, one value per CPU ---- */
@@ -118,6 +121,39 @@ enum podwire_forward_point {
 	FORWARD_FROM_NETWORK = 6, /* handed to the stack */
 	FORWARD_TO_NETWORK = 7,
 	FORWARD_POINTS = 8,
+};
+
+/* ---- podwire_verdicts: each CPU's latest verdicts, found by a hash of the connection without the opener's port ---- */
+
+enum podwire_verdict_flags {
+	VERDICT_ROW_F_EGRESS = 0x01, /* the source's egress policy was asked */
+	VERDICT_ROW_F_INGRESS = 0x02, /* the destination's ingress policy was asked */
+	VERDICT_ROW_F_EGRESS_AUDITED = 0x04,
+	VERDICT_ROW_F_INGRESS_AUDITED = 0x08,
+	VERDICT_ROW_F_HOST = 0x10, /* the destination is an address of the node itself */
+};
+
+struct podwire_verdict {
+	__u8 src[16]; /* of the opener */
+	__u8 dst[16];
+	__be16 dport_be; /* ICMP: the type */
+	__u8 proto;
+	__u8 family; /* enum endpoint_family */
+	__u32 generation; /* 0: an empty row */
+	__u32 src_label;
+	__u32 dst_label;
+	__u32 egress_rule;
+	__u32 ingress_rule;
+	__u16 src_id; /* 0: not a local pod */
+	__u16 dst_id;
+	__u32 dst_ifindex; /* of the local pod's pair, 0 none */
+	__u8 dst_mac[8];
+	__u8 dst_node_mac[8];
+	__u8 reason; /* 0 allowed, else the drop reason */
+	__u8 flags; /* enum podwire_verdict_flags */
+	__u8 egress_match; /* enum policy_match */
+	__u8 ingress_match;
+	__u32 pad;
 };
 
 /* ---- podwire_event_budget: how many events a CPU may still emit, and how many it could not ---- */

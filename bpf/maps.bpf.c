@@ -9,5 +9,6 @@
 #include "lib/node.h"
 #include "lib/policy.h"
 #include "lib/runtime.h"
+#include "lib/verdicts.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -6,10 +6,12 @@ mod bpf;
 use std::collections::BTreeSet;
 
 use bpf::BpfRoot;
+use podwire::EndpointId;
 use podwire::maps::{MapInfo, MapType};
 use podwire::program::{Loader, embedded};
 use podwire::tables::{
-    CtMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyStats, RevNatId, catalog,
+    CtMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap, PolicyMaps, PolicyStats, RevNatId,
+    Switches, catalog,
 };
 
 #[test]
@@ -28,7 +30,8 @@ fn the_compiled_maps_are_those_of_the_catalog() {
         assert_eq!(info.value_size, spec.value_size(), "value of {}", spec.name());
         assert_eq!(info.max_entries, spec.max_entries(), "size of {}", spec.name());
         assert_eq!(info.flags, spec.map_flags(), "flags of {}", spec.name());
-        assert_eq!(entry.inner.is_some(), info.map_type == MapType::HASH_OF_MAPS, "inner maps of {}", spec.name());
+        let outer = [MapType::HASH_OF_MAPS, MapType::ARRAY_OF_MAPS].contains(&info.map_type);
+        assert_eq!(entry.inner.is_some(), outer, "inner maps of {}", spec.name());
     }
 }
 
@@ -45,6 +48,13 @@ fn tables_open_what_the_object_made() {
     PolicyStats::open_pinned(&directory).expect("cilium_policystats");
     CtMap::open_pinned(&directory).expect("podwire_ct");
     LbMap::open_pinned(&directory).expect("cilium_lb*");
+
+    Switches::open_pinned(&directory).expect("podwire_runtime");
+    let policies = PolicyMaps::open_pinned(&directory).expect("podwire_policy");
+    let endpoint = EndpointId::new(7).expect("not 0");
+    let policy = PolicyMap::create(endpoint, 3).expect("an inner map of another size");
+    policies.replace(&[(endpoint, &policy)]).expect("an inner map that fits");
+    assert!(policies.policy_id(endpoint).expect("readable").is_some());
 
     // The outer maps that C declares take the inner maps that Rust makes.
     let tables = <MaglevTables>::open_pinned(&directory).expect("cilium_lb*_maglev");

@@ -73,6 +73,7 @@ fn endpoint_and_metrics_numbers() {
             ("AT_HOST_NS", flag(EndpointFlags::AT_HOST_NS)),
             ("NO_SNAT_V4", flag(EndpointFlags::NO_SNAT_V4)),
             ("NO_SNAT_V6", flag(EndpointFlags::NO_SNAT_V6)),
+            ("AUDIT", flag(EndpointFlags::AUDIT)),
         ],
     );
     let bits = |direction: MetricsDirection| u64::from(direction.bits());

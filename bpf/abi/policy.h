@@ -44,6 +44,17 @@ struct policy_entry {
 	__u32 cookie; /* number of the rule */
 };
 
+/* policy_verdict_notify: what part of the traffic the deciding entry named */
+enum policy_match {
+	MATCHED_NONE = 0,
+	MATCHED_L3_ONLY = 1,
+	MATCHED_L3_L4 = 2,
+	MATCHED_L4_ONLY = 3,
+	MATCHED_ALL = 4,
+	MATCHED_L3_PROTO = 5,
+	MATCHED_PROTO_ONLY = 6,
+};
+
 struct policy_stats_key {
 	__u16 endpoint_id;
 	__u8 pad1;

@@ -17,53 +17,69 @@ shared_struct! {
         pub proto: u8,
         /// 1 for IPv4, 2 for IPv6.
         pub family: u8,
+        /// ICMP echo: 1 if the smaller side sends the requests, 2 if the greater; 0 for everything else.
+        pub asker: u8,
         /// Padding, zero.
-        pub pad: [u8; 2],
+        pub pad: u8,
     }
 }
 
 shared_struct! {
     /// What an established packet of one direction needs.
     pub struct CtDir = podwire_ct_dir {
+        /// Generation, tag of the key and flags: see [`CtDir::seal`].
+        pub seal: u64,
         /// Packets seen.
         pub packets: u64,
         /// Bytes seen.
         pub bytes: u64,
         /// When this direction's claim on the entry ends, in jiffies64.
         pub expires: u64,
-        /// Generation under which the verdict was given.
-        pub generation: u32,
         /// Device the packets must come in by.
         pub in_ifindex: u32,
         /// Device they leave by.
         pub out_ifindex: u32,
-        /// The constants of this type, or'ed.
-        pub flags: u8,
-        /// Every TCP flag seen, as in the header's fourteenth byte.
-        pub tcp_flags: u8,
-        /// Endpoint that receives; 0 for none.
-        pub dst_id: u16,
         /// Destination address written to the Ethernet header.
         pub dst_mac: [u8; 6],
         /// Source address written to the Ethernet header.
         pub src_mac: [u8; 6],
-        /// Source address the packets must come in with.
+        /// Source address the packets must come in with, where they come from a pod.
         pub in_mac: [u8; 6],
+        /// Endpoint that receives; 0 for none.
+        pub dst_id: u16,
+        /// Every TCP flag seen, as in the header's fourteenth byte.
+        pub tcp_flags: u8,
         /// Padding, zero.
-        pub pad: u16,
-        /// Number of the rule that decided; 0 for none.
-        pub cookie: u32,
+        pub pad: u8,
+        /// Seconds for which a packet of this direction keeps the entry.
+        pub lifetime: u16,
     }
 }
 
 impl CtDir {
-    /// Verdict and path hold for `generation`.
+    /// A seal: the path holds under `generation` for the key with this tag (24 bits), as `flags` say. Generation 0: somebody is
+    /// writing the path.
+    pub const fn seal(generation: u32, tag: u32, flags: u8) -> u64 {
+        (generation as u64) << 32 | ((tag & 0xff_ffff) as u64) << 8 | flags as u64
+    }
+
+    /// The generation under which the path was found; 0 for none.
+    pub const fn generation(&self) -> u32 {
+        (self.seal >> 32) as u32
+    }
+
+    /// The constants below, or'ed.
+    pub const fn flags(&self) -> u8 {
+        self.seal as u8
+    }
+
+    /// The path holds for the seal's generation.
     pub const JUDGED: u8 = 0x01;
     /// The verdict: let through.
     pub const ALLOWED: u8 = 0x02;
     /// Leave into the peer of `out_ifindex`.
     pub const REDIRECT_PEER: u8 = 0x04;
-    /// Leave to the stack, no redirect.
+    /// Leave to the host's stack by `out_ifindex`.
     pub const TO_STACK: u8 = 0x08;
     /// Rewrite the source to the entry's `nat` of this direction.
     pub const NAT_SRC: u8 = 0x10;
@@ -106,6 +122,14 @@ shared_struct! {
         pub opener: u8,
         /// The constants of this type, or'ed.
         pub flags: u16,
+        /// Number of the rule that let the opener send; 0 for none.
+        pub egress_rule: u32,
+        /// Number of the rule that let the other side receive; 0 for none.
+        pub ingress_rule: u32,
+        /// 1 while somebody revives or removes a dead entry.
+        pub claim: u32,
+        /// Padding, zero.
+        pub pad: u32,
     }
 }
 
@@ -124,4 +148,67 @@ impl CtEntry {
     pub const PROXY: u16 = 0x0020;
     /// Came out of a tunnel.
     pub const FROM_TUNNEL: u16 = 0x0040;
+}
+
+/// Keys that one call of the collector takes (`CT_COLLECT_KEYS`).
+pub const CT_COLLECT_KEYS: usize = 32;
+
+shared_struct! {
+    /// The argument of the program `podwire_ct_collect`.
+    pub struct CtCollect = podwire_ct_collect {
+        /// Out: jiffies64.
+        pub now: u64,
+        /// In: how many of `keys` to look at; 0 only asks for the time.
+        pub count: u32,
+        /// Out: dead entries that were removed.
+        pub removed: u32,
+        /// Out: entries that had been used since.
+        pub alive: u32,
+        /// Out: entries that were not there any more.
+        pub gone: u32,
+        /// In: entries that looked dead.
+        pub keys: [CtKey; CT_COLLECT_KEYS],
+    }
+}
+
+shared_struct! {
+    /// Key of `cilium_ipv4_frag_datagrams`: a packet that came in fragments.
+    pub struct Ipv4FragId = ipv4_frag_id {
+        /// Destination address.
+        pub daddr: u32,
+        /// Source address.
+        pub saddr: u32,
+        /// Identification, network order.
+        pub id_be: u16,
+        /// IP protocol.
+        pub proto: u8,
+        /// Padding, zero.
+        pub pad: u8,
+    }
+}
+
+shared_struct! {
+    /// Key of `cilium_ipv6_frag_datagrams`.
+    pub struct Ipv6FragId = ipv6_frag_id {
+        /// Identification, network order.
+        pub id_be: u32,
+        /// IP protocol.
+        pub proto: u8,
+        /// Padding, zero.
+        pub pad: [u8; 3],
+        /// Source address.
+        pub saddr: [u8; 16],
+        /// Destination address.
+        pub daddr: [u8; 16],
+    }
+}
+
+shared_struct! {
+    /// Value of both: the ports of the first fragment; for ICMP echo the identifier and the type.
+    pub struct FragPorts = frag_l4ports {
+        /// Source port, network order.
+        pub sport_be: u16,
+        /// Destination port, network order.
+        pub dport_be: u16,
+    }
 }

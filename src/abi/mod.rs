@@ -15,7 +15,7 @@ mod podwire;
 mod policy;
 mod shared;
 
-pub use conntrack::{CtDir, CtEntry, CtKey, CtNat};
+pub use conntrack::{CT_COLLECT_KEYS, CtCollect, CtDir, CtEntry, CtKey, CtNat, FragPorts, Ipv4FragId, Ipv6FragId};
 pub use endpoint::{EndpointInfo, EndpointKey};
 pub use events::{DropNotify, PolicyVerdictNotify, TraceNotify};
 pub use ipcache::{IpCacheKey, RemoteEndpointInfo};
@@ -26,7 +26,7 @@ pub use lb::{
 pub use metrics::{MetricsKey, MetricsValue};
 pub use node::{NodeKey, NodeValue};
 pub use podwire::{
-    ENDPOINT_PROBES, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow, EventBudget, ForwardPoint, Runtime,
+    ENDPOINT_PROBES, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow, EventBudget, ForwardPoint, Runtime, VerdictRow,
 };
 pub use policy::{PolicyEntry, PolicyKey, PolicyStatsKey, PolicyStatsValue};
 pub use shared::{Field, Shared};

@@ -43,8 +43,58 @@ shared_struct! {
         pub trace: u32,
         /// Drop events allowed per CPU and window of 256 ticks; 0 means none.
         pub drop_events_per_window: u32,
+        /// The generation of policy, identities and endpoints; what a program remembers holds for one of them. Never 0.
+        pub generation: u32,
+        /// Not 0: verdicts emit events.
+        pub verdict_events: u32,
         /// Padding, zero.
-        pub pad: [u32; 14],
+        pub pad: [u32; 12],
+    }
+}
+
+shared_struct! {
+    /// A row of `podwire_verdicts`, in which each CPU remembers verdicts. Only the programs use it.
+    pub struct VerdictRow = podwire_verdict {
+        /// The opener's address; an IPv4 one in the first four bytes, the rest zero.
+        pub src: [u8; 16],
+        /// The other side's.
+        pub dst: [u8; 16],
+        /// Destination port, or type of an ICMP message, network order.
+        pub dport_be: u16,
+        /// IP protocol.
+        pub proto: u8,
+        /// 1 for IPv4, 2 for IPv6.
+        pub family: u8,
+        /// Generation under which the row holds; 0 for an empty one.
+        pub generation: u32,
+        /// The opener's identity.
+        pub src_label: u32,
+        /// The other side's.
+        pub dst_label: u32,
+        /// Number of the rule that decided for the opener; 0 for none.
+        pub egress_rule: u32,
+        /// Number of the rule that decided for the other side; 0 for none.
+        pub ingress_rule: u32,
+        /// The opener's endpoint; 0 if it is no local pod.
+        pub src_id: u16,
+        /// The other side's.
+        pub dst_id: u16,
+        /// Host side of the receiving pod's pair; 0 if it is no local pod.
+        pub dst_ifindex: u32,
+        /// The receiving pod's MAC address, then two zero bytes.
+        pub dst_mac: [u8; 8],
+        /// That of the host side of its pair, then two zero bytes.
+        pub dst_node_mac: [u8; 8],
+        /// 0 for allowed, else the drop reason.
+        pub reason: u8,
+        /// What was asked and audited (`enum podwire_verdict_flags`).
+        pub flags: u8,
+        /// What part of the traffic the entry that let it out named (`enum policy_match`).
+        pub egress_match: u8,
+        /// What part of the traffic the entry that let it in named.
+        pub ingress_match: u8,
+        /// Padding, zero.
+        pub pad: u32,
     }
 }
 

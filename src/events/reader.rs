@@ -8,8 +8,9 @@ use log::warn;
 
 use super::decode::Event;
 use crate::Result;
-use crate::abi::{EventBudget, Runtime};
-use crate::maps::{Array, MapSpec, PerCpuArray, PerCpuValues, RingBuffer, Update};
+use crate::abi::EventBudget;
+use crate::maps::{MapSpec, PerCpuArray, PerCpuValues, RingBuffer};
+use crate::tables::Switches;
 
 /// Bytes of the ring buffer, unless configured otherwise.
 const RING_BYTES: u32 = 1 << 20;
@@ -29,7 +30,7 @@ pub struct Losses {
 pub struct EventReader {
     ring: RingBuffer,
     budget: PerCpuArray<EventBudget>,
-    runtime: Array<Runtime>,
+    switches: Switches,
 }
 
 impl EventReader {
@@ -43,19 +44,14 @@ impl EventReader {
         MapSpec::per_cpu_array::<EventBudget>("podwire_event_budget", 1).value_layout::<EventBudget>()
     }
 
-    /// `podwire_runtime`.
-    pub const fn runtime_spec() -> MapSpec {
-        MapSpec::mmap_array::<Runtime>("podwire_runtime", 1).value_layout::<Runtime>()
-    }
-
     /// Opens the maps pinned in a folder under their names.
     pub fn open_pinned(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let (ring, budget, runtime) = (Self::ring_spec(), Self::budget_spec(), Self::runtime_spec());
+        let (ring, budget) = (Self::ring_spec(), Self::budget_spec());
         Ok(Self {
             ring: RingBuffer::open_pinned(folder.join(ring.name()), &ring)?,
             budget: PerCpuArray::open_pinned(folder.join(budget.name()), &budget)?,
-            runtime: Array::open_pinned(folder.join(runtime.name()), &runtime)?,
+            switches: Switches::open_pinned(folder)?,
         })
     }
 
@@ -87,23 +83,22 @@ impl EventReader {
 
     /// Switches trace events on or off, for every packet from the next one on.
     pub fn set_tracing(&self, on: bool) -> Result<()> {
-        self.change(|runtime| runtime.trace = on.into())
+        self.switches.set_tracing(on)
     }
 
     /// Whether trace events are on.
     pub fn tracing(&self) -> Result<bool> {
-        Ok(self.runtime.lookup(&0)?.is_some_and(|runtime| runtime.trace != 0))
+        self.switches.tracing()
     }
 
     /// Allows `count` drop events per CPU and window of 256 ticks; 0 for none.
     pub fn set_drop_limit(&self, count: u32) -> Result<()> {
-        self.change(|runtime| runtime.drop_events_per_window = count)
+        self.switches.set_drop_limit(count)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Runtime)) -> Result<()> {
-        let mut runtime = self.runtime.lookup(&0)?.unwrap_or_default();
-        change(&mut runtime);
-        self.runtime.insert(&0, &runtime, Update::Any)
+    /// Switches events of policy verdicts on or off, for every packet from the next one on.
+    pub fn set_verdict_events(&self, on: bool) -> Result<()> {
+        self.switches.set_verdict_events(on)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Every map of a node: what is created when a node starts, and what an operator can list.
 
-use crate::abi::{EventBudget, Runtime};
+use crate::abi::{EventBudget, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
-    CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyStats,
+    CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap, PolicyMaps,
+    PolicyStats, Switches, ct_errors_spec, fragment_specs,
 };
+
+/// As in `bpf/lib/verdicts.h`.
+const VERDICT_ROWS: u32 = 2048;
 
 /// A map of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub struct CatalogEntry {
 
 /// Every map that exists once on a node, in the order of the names. `bpf/maps.bpf.c` declares the same ones.
 ///
-/// The policy maps, one for each endpoint, come and go with the endpoints and are not among them.
+/// The policies themselves, one for each endpoint, come and go with the endpoints and are not among them.
 pub fn catalog() -> Vec<CatalogEntry> {
     let mut entries = vec![
         plain(LxcMap::spec(), "local endpoints by address"),
@@ -29,10 +33,17 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(PolicyStats::spec(), "packets and bytes by policy entry"),
         plain(CtMap::spec(), "connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
+        plain(ct_errors_spec(), "connections that could not be noted, by errno"),
+        plain(Switches::spec(), "switches of the programs"),
         plain(
-            MapSpec::mmap_array::<Runtime>("podwire_runtime", 1).value_layout::<Runtime>(),
-            "switches of the programs",
+            MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),
+            "verdicts that a CPU gave lately",
         ),
+        CatalogEntry {
+            spec: PolicyMaps::spec(),
+            inner: Some(PolicyMap::inner_spec()),
+            purpose: "policies in force by endpoint",
+        },
         plain(ForwardsMap::spec(), "forwarded packets and bytes by way"),
         plain(MapSpec::ring_buffer("podwire_events", 1 << 20), "drops and traces on their way to user space"),
         plain(
@@ -49,6 +60,7 @@ pub fn catalog() -> Vec<CatalogEntry> {
         inner: Some(<MaglevTables>::inner_spec()),
         purpose: "Maglev tables by reverse-NAT number",
     }));
+    entries.extend(fragment_specs().map(|spec| plain(spec, "ports of fragmented packets")));
     entries.sort_by(|a, b| a.spec.name().cmp(b.spec.name()));
     entries
 }

@@ -13,6 +13,7 @@ mod conntrack;
 mod drop_reason;
 mod endpoint_rows;
 mod forwards;
+mod fragments;
 mod ipcache;
 mod lb;
 mod lxc;
@@ -22,15 +23,18 @@ mod policy;
 mod ports;
 mod protocol;
 mod source_file;
+mod switches;
 mod table;
 
 pub use catalog::{CatalogEntry, catalog};
 pub use conntrack::{
-    Connection, CtDirection, CtFlags, CtMap, CtPath, CtPathFlags, CtState, FlowTuple, Rewrite, RewriteSide,
+    CT_ERRORS, Connection, CtDirection, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple, Rewrite,
+    RewriteSide, ct_errors_spec,
 };
 pub use drop_reason::{DropReason, Reason};
 pub use endpoint_rows::EndpointRows;
 pub use forwards::ForwardsMap;
+pub use fragments::fragment_specs;
 pub use ipcache::{IpCache, IpCacheEntry, IpCacheFlags};
 pub use lb::{
     Affinity, AffinityClient, Algorithm, Backend, BackendId, BackendState, Frontend, LbMap, MAGLEV_SLOTS, MaglevTables,
@@ -40,8 +44,10 @@ pub use lxc::{EndpointFlags, LxcEndpoint, LxcEntry, LxcMap};
 pub use metrics::{Counted, Counter, MetricsDirection, MetricsMap};
 pub use node::{NodeEntry, NodeMap};
 pub use policy::{
-    PolicyAction, PolicyCount, PolicyDirection, PolicyL4, PolicyMap, PolicyMatch, PolicyStats, PolicyVerdict,
+    PolicyAction, PolicyCount, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyStats,
+    PolicyVerdict,
 };
 pub use ports::PortPrefix;
 pub use protocol::Protocol;
 pub use source_file::SourceFile;
+pub use switches::Switches;

@@ -121,8 +121,12 @@ pub struct CtPath {
     pub bytes: u64,
     /// When this direction's claim on the entry ends, in jiffies64.
     pub expires: u64,
-    /// The generation of policy, identities and endpoints under which the verdict was given.
+    /// The generation of policy, identities and endpoints under which the verdict was given; 0 for none.
     pub generation: u32,
+    /// The key's tag, 24 bits, as the programs compute it.
+    pub tag: u32,
+    /// Seconds for which a packet keeps the entry.
+    pub lifetime: u16,
     /// The device the packets must come in by.
     pub in_device: Option<IfIndex>,
     /// The device they leave by.
@@ -139,8 +143,6 @@ pub struct CtPath {
     pub src_mac: MacAddr,
     /// The destination address they leave with.
     pub dst_mac: MacAddr,
-    /// The rule that decided; 0 for none.
-    pub cookie: u32,
     /// The change of their address.
     pub rewrite: Option<Rewrite>,
 }
@@ -162,6 +164,10 @@ pub struct Connection {
     pub destination_identity: SecurityId,
     /// The backend of the service that it goes through.
     pub backend: Option<BackendId>,
+    /// Number of the rule that let the opener send; 0 for none.
+    pub egress_rule: u32,
+    /// Number of the rule that let the other side receive; 0 for none.
+    pub ingress_rule: u32,
     /// The packets of the side that opened it.
     pub forward: CtPath,
     /// The packets of the other side.
@@ -179,6 +185,8 @@ impl Connection {
             source_identity: SecurityId::UNKNOWN,
             destination_identity: SecurityId::UNKNOWN,
             backend: None,
+            egress_rule: 0,
+            ingress_rule: 0,
             forward: CtPath::default(),
             reply: CtPath::default(),
         }
@@ -204,6 +212,8 @@ impl Connection {
             state: self.state as u8,
             opener: direction as u8,
             flags: self.flags.bits(),
+            egress_rule: self.egress_rule,
+            ingress_rule: self.ingress_rule,
             ..CtEntry::default()
         };
         for (direction, path) in [(direction, &self.forward), (direction.reverse(), &self.reply)] {
@@ -229,6 +239,8 @@ impl Connection {
             source_identity: SecurityId::new(entry.src_label),
             destination_identity: SecurityId::new(entry.dst_label),
             backend: BackendId::new(entry.backend_id),
+            egress_rule: entry.egress_rule,
+            ingress_rule: entry.ingress_rule,
             forward: path(direction),
             reply: path(direction.reverse()),
         })
@@ -245,22 +257,21 @@ impl CtPath {
             packets: self.packets,
             bytes: self.bytes,
             expires: self.expires,
-            generation: self.generation,
+            seal: CtDir::seal(self.generation, self.tag, flags.bits()),
             in_ifindex: self.in_device.map_or(0, IfIndex::get),
             out_ifindex: self.out_device.map_or(0, IfIndex::get),
-            flags: flags.bits(),
-            tcp_flags: self.tcp_flags,
-            dst_id: self.receiver.map_or(0, EndpointId::get),
             dst_mac: self.dst_mac.octets(),
             src_mac: self.src_mac.octets(),
             in_mac: self.in_mac.octets(),
+            dst_id: self.receiver.map_or(0, EndpointId::get),
+            tcp_flags: self.tcp_flags,
             pad: 0,
-            cookie: self.cookie,
+            lifetime: self.lifetime,
         }
     }
 
     fn decode(dir: &CtDir, nat: &CtNat, family: u8) -> Self {
-        let flags = CtPathFlags::from_bits_retain(dir.flags);
+        let flags = CtPathFlags::from_bits_retain(dir.flags());
         let side = if flags.contains(CtPathFlags::NAT_SRC) {
             Some(RewriteSide::Source)
         } else {
@@ -271,7 +282,9 @@ impl CtPath {
             packets: dir.packets,
             bytes: dir.bytes,
             expires: dir.expires,
-            generation: dir.generation,
+            generation: dir.generation(),
+            tag: (dir.seal >> 8) as u32 & 0xff_ffff,
+            lifetime: dir.lifetime,
             in_device: IfIndex::new(dir.in_ifindex),
             out_device: IfIndex::new(dir.out_ifindex),
             flags,
@@ -280,7 +293,6 @@ impl CtPath {
             in_mac: MacAddr::new(dir.in_mac),
             src_mac: MacAddr::new(dir.src_mac),
             dst_mac: MacAddr::new(dir.dst_mac),
-            cookie: dir.cookie,
             rewrite: side.zip(to).map(|(side, to)| Rewrite {
                 side,
                 to,
@@ -317,11 +329,15 @@ mod tests {
             source_identity: SecurityId::new(300),
             destination_identity: SecurityId::new(400),
             backend: BackendId::new(12),
+            egress_rule: 77,
+            ingress_rule: 78,
             forward: CtPath {
                 packets: 7,
                 bytes: 700,
                 expires: 90,
                 generation: 3,
+                tag: 0xabcdef,
+                lifetime: 21_600,
                 in_device: IfIndex::new(11),
                 out_device: IfIndex::new(13),
                 flags: CtPathFlags::JUDGED | CtPathFlags::ALLOWED | CtPathFlags::NAT_DST,
@@ -330,7 +346,6 @@ mod tests {
                 in_mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
                 src_mac: MacAddr::new([2, 0, 0, 0, 0, 2]),
                 dst_mac: MacAddr::new([2, 0, 0, 0, 0, 3]),
-                cookie: 77,
                 rewrite: Some(Rewrite {
                     side: RewriteSide::Destination,
                     to: parse("10.0.9.9:8080"),
@@ -360,7 +375,7 @@ mod tests {
         assert!(connection.encode().is_err());
         connection.forward.rewrite = None;
         let (key, entry) = connection.encode().expect("no rewrite");
-        assert_eq!(entry.dir[0].flags & (CtDir::NAT_SRC | CtDir::NAT_DST), 0);
+        assert_eq!(entry.dir[0].flags() & (CtDir::NAT_SRC | CtDir::NAT_DST), 0);
         assert_eq!(key.family, 2);
     }
 }

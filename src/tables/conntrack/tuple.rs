@@ -39,13 +39,32 @@ impl CtDirection {
 
 /// Where a packet comes from, where it goes to, by which protocol. Both addresses are of one family.
 ///
-/// For ICMP echo both ports are the echo identifier, for protocols without ports both are 0: so a reply's tuple is the
-/// [`reverse`](Self::reverse) of the request's for every protocol.
+/// For ICMP echo both ports are the echo identifier, and the tuple knows whether the packet asks or answers; for protocols
+/// without ports both are 0. So a reply's tuple is the [`reverse`](Self::reverse) of the request's for every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowTuple {
     source: SocketAddr,
     destination: SocketAddr,
     protocol: Protocol,
+    echo: Option<Echo>,
+}
+
+/// Which way an ICMP echo goes. Two hosts that ask each other with one identifier have two connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Echo {
+    /// From the side that asks.
+    Request,
+    /// From the side that answers.
+    Reply,
+}
+
+impl Echo {
+    fn reverse(self) -> Self {
+        match self {
+            Self::Request => Self::Reply,
+            Self::Reply => Self::Request,
+        }
+    }
 }
 
 impl FlowTuple {
@@ -60,7 +79,7 @@ impl FlowTuple {
             return Err(Error::invalid("destination", destination.to_string(), reason));
         }
         let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
-        Ok(Self { source: plain(source), destination: plain(destination), protocol })
+        Ok(Self { source: plain(source), destination: plain(destination), protocol, echo: None })
     }
 
     /// The tuple of an ICMP echo request or reply, of the addresses' family.
@@ -68,9 +87,15 @@ impl FlowTuple {
     /// # Errors
     ///
     /// `InvalidInput` for addresses of different families.
-    pub fn echo(source: IpAddr, destination: IpAddr, identifier: u16) -> Result<Self> {
+    pub fn echo(echo: Echo, source: IpAddr, destination: IpAddr, identifier: u16) -> Result<Self> {
         let protocol = if source.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
-        Self::new(protocol, SocketAddr::new(source, identifier), SocketAddr::new(destination, identifier))
+        let ports = Self::new(protocol, SocketAddr::new(source, identifier), SocketAddr::new(destination, identifier))?;
+        Ok(Self { echo: Some(echo), ..ports })
+    }
+
+    /// Whether the packet is an ICMP echo, and of which kind.
+    pub const fn echo_kind(&self) -> Option<Echo> {
+        self.echo
     }
 
     /// Where the packet comes from.
@@ -89,8 +114,13 @@ impl FlowTuple {
     }
 
     /// The tuple of a packet the other way.
-    pub const fn reverse(self) -> Self {
-        Self { source: self.destination, destination: self.source, protocol: self.protocol }
+    pub fn reverse(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            protocol: self.protocol,
+            echo: self.echo.map(Echo::reverse),
+        }
     }
 
     /// The key under which the connection is found, the same for both directions, and the packet's direction.
@@ -114,7 +144,12 @@ impl FlowTuple {
             hi_port_be: hi.port().to_be(),
             proto: self.protocol.number(),
             family,
-            pad: [0; 2],
+            asker: match (self.echo, direction) {
+                (None, _) => 0,
+                (Some(Echo::Request), CtDirection::FromLo) | (Some(Echo::Reply), CtDirection::FromHi) => 1,
+                _ => 2,
+            },
+            pad: 0,
         };
         (key, direction)
     }
@@ -132,7 +167,12 @@ impl CtKey {
     pub fn tuple(&self, direction: CtDirection) -> Option<FlowTuple> {
         let lo = SocketAddr::new(address::decode(self.lo_addr, self.family)?, u16::from_be(self.lo_port_be));
         let hi = SocketAddr::new(address::decode(self.hi_addr, self.family)?, u16::from_be(self.hi_port_be));
-        let from_lo = FlowTuple { source: lo, destination: hi, protocol: Protocol::new(self.proto) };
+        let echo = match self.asker {
+            0 => None,
+            1 => Some(Echo::Request),
+            _ => Some(Echo::Reply),
+        };
+        let from_lo = FlowTuple { source: lo, destination: hi, protocol: Protocol::new(self.proto), echo };
         Some(match direction {
             CtDirection::FromLo => from_lo,
             CtDirection::FromHi => from_lo.reverse(),
@@ -176,11 +216,15 @@ mod tests {
     #[test]
     fn echo_requests_and_replies_are_one_flow() {
         let parse = |text: &str| -> IpAddr { text.parse().expect("valid") };
-        let request = FlowTuple::echo(parse("fd00::2"), parse("fd00::1"), 77).expect("one family");
-        let reply = FlowTuple::echo(parse("fd00::1"), parse("fd00::2"), 77).expect("one family");
+        let request = FlowTuple::echo(Echo::Request, parse("fd00::2"), parse("fd00::1"), 77).expect("one family");
+        let reply = FlowTuple::echo(Echo::Reply, parse("fd00::1"), parse("fd00::2"), 77).expect("one family");
         assert_eq!(request.key().0, reply.key().0);
         assert_eq!(request.reverse(), reply);
-        assert!(FlowTuple::echo(parse("fd00::2"), parse("10.0.0.1"), 77).is_err());
+        let asked_back = FlowTuple::echo(Echo::Request, parse("fd00::1"), parse("fd00::2"), 77).expect("one family");
+        assert_ne!(request.key().0, asked_back.key().0);
+        let (key, direction) = request.key();
+        assert_eq!(key.tuple(direction), Some(request));
+        assert!(FlowTuple::echo(Echo::Request, parse("fd00::2"), parse("10.0.0.1"), 77).is_err());
     }
 
     fn side() -> impl Strategy<Value = SocketAddr> {

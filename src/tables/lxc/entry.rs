@@ -21,6 +21,8 @@ bitflags! {
         const NO_SNAT_V4 = 4;
         /// Its IPv6 packets are not masqueraded.
         const NO_SNAT_V6 = 8;
+        /// What its policy denies is let through, and reported. Podwire's own.
+        const AUDIT = 0x100;
         const _ = !0;
     }
 }

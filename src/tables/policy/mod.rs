@@ -1,11 +1,13 @@
 //! `cilium_policy_v2_<id>`: what an endpoint lets in and out.
 
 mod entry;
+mod outer;
 mod stats;
 
 use std::path::Path;
 
 pub use entry::{PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict};
+pub use outer::PolicyMaps;
 pub use stats::{PolicyCount, PolicyStats};
 
 use crate::abi::{PolicyEntry, PolicyKey};
@@ -42,10 +44,14 @@ impl PolicyMap {
 
     /// The specification of an endpoint's map at the default size.
     pub fn spec(endpoint: EndpointId) -> MapSpec {
+        Self::inner_spec().named(Self::name(endpoint))
+    }
+
+    /// What every endpoint's map looks like, but for its name and size.
+    pub const fn inner_spec() -> MapSpec {
         MapSpec::lpm::<PolicyKey, PolicyEntry>("cilium_policy_v2", Self::MAX_ENTRIES)
             .flags(RDONLY_PROG)
             .layouts::<PolicyKey, PolicyEntry>()
-            .named(Self::name(endpoint))
     }
 
     /// Creates an unpinned map of `max_entries` for an endpoint.

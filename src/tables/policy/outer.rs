@@ -1,0 +1,65 @@
+//! `podwire_policy`: the policy in force for each endpoint.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use super::PolicyMap;
+use crate::maps::{ArrayOfMaps, MapSpec, Update};
+use crate::tables::table::pin_path;
+use crate::{EndpointId, Result};
+
+/// Slots: one for every endpoint id.
+const ENDPOINTS: u32 = 65_536;
+
+/// The policies of all endpoints, by endpoint id.
+///
+/// A packet is judged by the map that stands here or by the one that replaces it, never by both. An endpoint without a map
+/// neither sends nor receives.
+#[derive(Debug)]
+pub struct PolicyMaps {
+    map: ArrayOfMaps,
+}
+
+impl PolicyMaps {
+    /// The outer map as the programs declare it.
+    pub const fn spec() -> MapSpec {
+        MapSpec::array_of_maps("podwire_policy", ENDPOINTS)
+    }
+
+    /// An outer map of one's own, unpinned.
+    pub fn create() -> Result<Self> {
+        Ok(Self { map: ArrayOfMaps::create(&Self::spec(), &PolicyMap::inner_spec())? })
+    }
+
+    /// The map pinned in a folder under its name, or at `path` itself.
+    pub fn open_pinned(path: impl AsRef<Path>) -> Result<Self> {
+        let spec = Self::spec();
+        Ok(Self { map: ArrayOfMaps::open_pinned(pin_path(path.as_ref(), spec.name()), &spec)? })
+    }
+
+    /// The map below.
+    pub const fn map(&self) -> &ArrayOfMaps {
+        &self.map
+    }
+
+    /// Puts policies into force, each with the next packet, and waits once until no program uses those they replace.
+    ///
+    /// # Errors
+    ///
+    /// `Partial` says how many are in force.
+    pub fn replace(&self, policies: &[(EndpointId, &PolicyMap)]) -> Result<()> {
+        let slots: Vec<u32> = policies.iter().map(|(endpoint, _)| endpoint.get().into()).collect();
+        let inners: Vec<BorrowedFd<'_>> = policies.iter().map(|(_, policy)| policy.map().as_fd()).collect();
+        self.map.insert_batch(&slots, &inners, Update::Any)
+    }
+
+    /// Takes an endpoint's policy out of force; false when it had none.
+    pub fn remove(&self, endpoint: EndpointId) -> Result<bool> {
+        self.map.delete(&endpoint.get().into())
+    }
+
+    /// The kernel's id of the policy in force for an endpoint.
+    pub fn policy_id(&self, endpoint: EndpointId) -> Result<Option<u32>> {
+        self.map.lookup_id(&endpoint.get().into())
+    }
+}
