@@ -57,6 +57,7 @@
 //! | [`maps`] | typed eBPF maps of every kind, batches, pins, a cache of desired content |
 //! | [`program`] | loading once, constants, adoption, attaching by tcx or clsact |
 //! | [`tables`] | the node's maps with addresses and domain types in and out |
+//! | [`policy`] | rules, whom they select, and their compilation |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |
 //! | [`Datapath`] | the facade over all of it |
@@ -99,6 +100,7 @@ mod mac;
 pub mod maps;
 pub mod netlink;
 pub mod netns;
+pub mod policy;
 pub mod program;
 pub mod state;
 mod sys;
