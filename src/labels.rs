@@ -100,7 +100,7 @@ impl From<Label> for String {
 
 /// A set of labels, sorted, at most one per source and key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<Label>")]
 pub struct Labels(BTreeSet<Label>);
 
 impl Labels {
@@ -111,11 +111,16 @@ impl Labels {
 
     /// Parses each text as a label. A later label replaces an earlier one of the same source and key.
     pub fn parse<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Result<Self> {
-        let mut labels = Self::new();
-        for text in texts {
-            labels.insert(text.as_ref().parse()?)?;
+        Self::collect(texts.into_iter().map(|text| text.as_ref().parse()).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Collects labels. A later one replaces an earlier one of the same source and key. Fails when there are more than 128.
+    pub fn collect(labels: impl IntoIterator<Item = Label>) -> Result<Self> {
+        let mut collected = Self::new();
+        for label in labels {
+            collected.insert(label)?;
         }
-        Ok(labels)
+        Ok(collected)
     }
 
     /// Adds a label in place of one with the same source and key. Fails when there are 128 already.
@@ -133,6 +138,11 @@ impl Labels {
         let before = self.0.len();
         self.0.retain(|old| old.source != source || old.key != key);
         self.0.len() != before
+    }
+
+    /// The value of the label with this source and key; empty where the label has none.
+    pub fn value(&self, source: &str, key: &str) -> Option<&str> {
+        self.iter().find(|label| label.source == source && label.key == key).map(Label::value)
     }
 
     /// The labels in order.
@@ -153,6 +163,24 @@ impl Labels {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+impl TryFrom<Vec<Label>> for Labels {
+    type Error = Error;
+
+    fn try_from(labels: Vec<Label>) -> Result<Self> {
+        Self::collect(labels)
+    }
+}
+
+/// The labels in order, separated by commas, which none of them contains.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, label) in self.iter().enumerate() {
+            write!(f, "{}{label}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 

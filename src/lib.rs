@@ -51,6 +51,7 @@
 //! |---|---|
 //! | [`Error`], [`ErrorKind`] | the one error type: operation, object, cause, remedy, errno |
 //! | [`state`] | files that survive a crash: documents, a journal, a lock |
+//! | [`identity`] | labels and prefixes to numeric identities, with a crash-safe store |
 //! | [`ipam`] | addresses: pools of both families, owners, expiry, a crash-safe store |
 //! | [`netlink`], [`netns`], [`sysctl`] | links, addresses, routes, neighbours, filters; namespaces; settings with their old values |
 //! | [`abi`] | structs shared with the programs, asserted equal to the compiled BTF |
@@ -87,12 +88,14 @@
 pub mod abi;
 #[cfg(feature = "api")]
 pub mod api;
+mod clock;
 #[cfg(feature = "cni")]
 pub mod cni;
 mod datapath;
 pub mod endpoint;
 mod error;
 pub mod events;
+pub mod identity;
 mod ids;
 pub mod ipam;
 mod labels;
@@ -108,6 +111,7 @@ pub mod sysctl;
 pub mod tables;
 mod undo;
 
+pub use clock::{Clock, ManualClock, MonotonicClock};
 pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
     NodeConfig, NodeDevice, Status,

@@ -11,13 +11,13 @@ use rust::{Reference, modules, reexports, references, without_text};
 
 /// Modules may use those of earlier rows, and those of their own row as long as no circle comes of it.
 const LAYERS: &[&[&str]] = &[
-    &["error", "ids", "labels", "mac", "undo"],
+    &["clock", "error", "ids", "labels", "mac", "undo"],
     &["sys"],
     &["abi", "ipam", "netlink", "netns", "state", "sysctl"],
     &["maps", "program"],
     &["tables"],
-    &["events"],
-    &["endpoint", "identity", "policy", "service"],
+    &["events", "identity", "ipcache"],
+    &["endpoint", "policy", "service"],
     &["datapath"],
     &["api", "cni"],
 ];

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::clock::{Clock, MonotonicClock};
 use super::config::IpamConfig;
 use super::expiration::{ExpirationId, Lifetime};
 use super::family::{Families, Family};
@@ -16,7 +15,7 @@ use super::ledger::{self, Ledger};
 use super::record::Record;
 use super::store::{SharedGroup, Store, Writer};
 use super::types::{Allocation, Lease, Restored, RouterAddresses, Stray, Usage};
-use crate::{Error, Result};
+use crate::{Clock, Error, MonotonicClock, Result};
 
 /// Hands out the addresses of a node. See the [module's documentation](super) for the rules.
 ///

@@ -32,7 +32,6 @@
 //! [`Ipam::open`] keeps a journal. A change is durable before the call that made it returns; calls made at the same time share one `fsync`.
 //! A crash therefore loses nothing that was handed out, and leaves nothing allocated that nobody asked for.
 
-mod clock;
 mod config;
 mod expiration;
 mod family;
@@ -45,7 +44,7 @@ mod record;
 mod store;
 mod types;
 
-pub use clock::{Clock, ManualClock, MonotonicClock};
+pub use crate::clock::{Clock, ManualClock, MonotonicClock};
 pub use config::{DEFAULT_CLAIM_PERIOD, DEFAULT_REUSE_DELAY, IpamConfig};
 pub use expiration::{Expiration, ExpirationId, Lifetime};
 pub use family::{Families, Family};
