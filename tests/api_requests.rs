@@ -123,7 +123,7 @@ fn every_refusal_has_its_status_and_body() {
         ("POST", "/v1/ipam?owner=router", "", "".into(), "400", "reserved"),
         ("POST", "/v1/ipam/junk", "", "".into(), "400", r#""Invalid IP address: junk""#),
         ("DELETE", "/v1/ipam/junk", "", "".into(), "400", r#""Invalid IP address: junk""#),
-        ("GET", "/v1/monitor?type=bogus", "", "".into(), "400", "should be one of [agent drop trace]"),
+        ("GET", "/v1/monitor?type=bogus", "", "".into(), "400", "should be one of [agent drop policy-verdict trace]"),
         ("GET", "/v1/monitor?from=0", "", "".into(), "400", "not a number from 1 to 65535"),
     ];
     for (method, path, kind, body, status, expected) in cases {

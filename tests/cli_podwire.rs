@@ -280,7 +280,7 @@ fn failures_are_one_line_and_name_thing_cause_remedy() {
         (&["endpoint", "get", "bogus:1"], 2, "unknown endpoint ID prefix"),
         (&["endpoint", "get", "70000"], 2, "endpoint id too large"),
         (&["map", "get", "no such"], 1, "cannot get map no such"),
-        (&["monitor", "--type", "nosuch"], 2, "expected one of agent, drop, trace"),
+        (&["monitor", "--type", "nosuch"], 2, "expected one of agent, drop, policy-verdict, trace"),
         (&["monitor", "--from", "0"], 2, "not a number from 1 to 65535"),
         (&["config", "NoSuch"], 2, "expected a name, `=` and a value"),
         (&["nosuch"], 2, "unrecognized subcommand 'nosuch'"),

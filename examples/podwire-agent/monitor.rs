@@ -46,7 +46,7 @@ pub(crate) struct Monitor(Arc<Shared>);
 
 struct Shared {
     sender: Sender<Arc<Message>>,
-    /// Not for reading: for switching traces and drops on and off.
+    /// Not for reading: for switching kinds of events on and off.
     switches: Mutex<Switches>,
     losses: Arc<LossCounters>,
     ending: AtomicBool,
@@ -54,22 +54,57 @@ struct Shared {
 
 struct Switches {
     events: EventReader,
-    /// How many listeners want traces.
-    tracers: usize,
-    traces_allowed: bool,
+    traces: Wanted,
+    verdicts: Wanted,
+}
+
+/// A kind of events that is switched on only while somebody wants it.
+struct Wanted {
+    listeners: usize,
+    allowed: bool,
+}
+
+impl Wanted {
+    const fn by_nobody() -> Self {
+        Self { listeners: 0, allowed: true }
+    }
+
+    const fn is_on(&self) -> bool {
+        self.allowed && self.listeners > 0
+    }
 }
 
 impl Switches {
-    /// Packets are traced only while somebody wants it: it costs every packet.
+    /// Traces cost every packet, verdicts every new connection.
     fn apply(&self) -> Result<()> {
-        self.events.set_tracing(self.traces_allowed && self.tracers > 0)
+        self.events.set_tracing(self.traces.is_on())?;
+        self.events.set_verdict_events(self.verdicts.is_on())
+    }
+
+    /// What the listeners to a kind of event switch, if anything.
+    fn of(&mut self, kind: &MonitorType) -> Option<&mut Wanted> {
+        match kind {
+            MonitorType::Trace => Some(&mut self.traces),
+            MonitorType::PolicyVerdict => Some(&mut self.verdicts),
+            _ => None,
+        }
+    }
+
+    /// One listener more, or less, for each kind that a filter lets through.
+    fn count(&mut self, filter: &MonitorFilter, change: fn(usize, usize) -> usize) {
+        for kind in [MonitorType::Trace, MonitorType::PolicyVerdict] {
+            let wants = filter.types.is_empty() || filter.types.contains(&kind);
+            if let Some(wanted) = self.of(&kind).filter(|_| wants) {
+                wanted.listeners = change(wanted.listeners, 1);
+            }
+        }
     }
 }
 
 impl Monitor {
     /// Begins to read events; `switches` is a second handle on the same maps.
     pub(crate) fn start(reader: EventReader, switches: EventReader) -> Result<Self> {
-        let switches = Switches { events: switches, tracers: 0, traces_allowed: true };
+        let switches = Switches { events: switches, traces: Wanted::by_nobody(), verdicts: Wanted::by_nobody() };
         // A predecessor may have died while somebody listened.
         switches.apply()?;
         let shared = Arc::new(Shared {
@@ -86,25 +121,25 @@ impl Monitor {
         Ok(Self(shared))
     }
 
-    /// Ends reading, and switches traces off.
+    /// Ends reading, and switches off what only listeners need.
     pub(crate) fn end(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
         let switches = self.0.switches.lock();
-        if let Err(error) = switches.events.set_tracing(false) {
-            log::warn!("traces can't be switched off: {error}");
+        let off = switches.events.set_tracing(false).and_then(|()| switches.events.set_verdict_events(false));
+        if let Err(error) = off {
+            log::warn!("events can't be switched off: {error}");
         }
     }
 
     /// Listens from now on.
     pub(crate) fn subscribe(&self, filter: MonitorFilter) -> Result<Subscription> {
-        let wants_traces = filter.types.is_empty() || filter.types.contains(&MonitorType::Trace);
         let mut switches = self.0.switches.lock();
         let receiver = self.0.sender.subscribe();
-        switches.tracers += usize::from(wants_traces);
+        switches.count(&filter, usize::saturating_add);
         let applied = switches.apply();
         drop(switches);
-        // Takes the wish for traces back when it is dropped, on failure right here.
-        let subscription = Subscription { receiver, filter, wants_traces, monitor: self.clone() };
+        // Takes its wishes back when it is dropped, on failure right here.
+        let subscription = Subscription { receiver, filter, monitor: self.clone() };
         applied.map(|()| subscription)
     }
 
@@ -120,7 +155,13 @@ impl Monitor {
 
     pub(crate) fn allow_traces(&self, allowed: bool) -> Result<()> {
         let mut switches = self.0.switches.lock();
-        switches.traces_allowed = allowed;
+        switches.traces.allowed = allowed;
+        switches.apply()
+    }
+
+    pub(crate) fn allow_verdicts(&self, allowed: bool) -> Result<()> {
+        let mut switches = self.0.switches.lock();
+        switches.verdicts.allowed = allowed;
         switches.apply()
     }
 
@@ -164,6 +205,7 @@ impl Shared {
         let kind = match event {
             Event::Drop(_) => MonitorType::Drop,
             Event::Trace(_) => MonitorType::Trace,
+            Event::PolicyVerdict(_) => MonitorType::PolicyVerdict,
             _ => return,
         };
         let to = u16::try_from(event.destination()).ok().and_then(EndpointId::new);
@@ -216,7 +258,6 @@ fn line((mut event, text): (Value, String)) -> String {
 pub(crate) struct Subscription {
     receiver: Receiver<Arc<Message>>,
     filter: MonitorFilter,
-    wants_traces: bool,
     monitor: Monitor,
 }
 
@@ -240,12 +281,10 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if self.wants_traces {
-            let mut switches = self.monitor.0.switches.lock();
-            switches.tracers -= 1;
-            if let Err(error) = switches.apply() {
-                log::warn!("traces can't be switched off: {error}");
-            }
+        let mut switches = self.monitor.0.switches.lock();
+        switches.count(&self.filter, usize::saturating_sub);
+        if let Err(error) = switches.apply() {
+            log::warn!("events can't be switched off: {error}");
         }
     }
 }

@@ -7,20 +7,22 @@ use podwire::{Error, Result};
 
 use crate::monitor::Monitor;
 
-const DROPS: &str = "DropNotification";
-const TRACES: &str = "TraceNotification";
+/// Puts an option's value in force.
+type PutInForce = fn(&Monitor, bool) -> Result<()>;
 
-/// The options in force.
-pub(crate) struct RunOptions {
-    /// Drops are told to monitors.
-    drops: AtomicBool,
-    /// Monitors that ask for traces get them.
-    traces: AtomicBool,
-}
+/// Options by name, and what puts each in force.
+const OPTIONS: [(&str, PutInForce); 3] = [
+    ("DropNotification", Monitor::allow_drops),
+    ("PolicyVerdictNotification", Monitor::allow_verdicts),
+    ("TraceNotification", Monitor::allow_traces),
+];
+
+/// The options in force. Each lets the agent tell monitors of a kind of events.
+pub(crate) struct RunOptions([AtomicBool; OPTIONS.len()]);
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { drops: AtomicBool::new(true), traces: AtomicBool::new(true) }
+        Self(std::array::from_fn(|_| AtomicBool::new(true)))
     }
 }
 
@@ -28,14 +30,14 @@ impl RunOptions {
     /// All options and their values.
     pub(crate) fn all(&self) -> Options {
         let text = |value: &AtomicBool| if value.load(Ordering::Relaxed) { "Enabled" } else { "Disabled" }.to_owned();
-        Options::from([(DROPS.to_owned(), text(&self.drops)), (TRACES.to_owned(), text(&self.traces))])
+        OPTIONS.iter().zip(&self.0).map(|((name, _), value)| ((*name).to_owned(), text(value))).collect()
     }
 
     /// The names whose wanted value is not the one in force.
     pub(crate) fn difference(&self, wanted: &Options) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for (name, value) in wanted {
-            if self.named(name)?.load(Ordering::Relaxed) != parse(name, value)? {
+            if self.0[index(name)?].load(Ordering::Relaxed) != parse(name, value)? {
                 names.push(name.clone());
             }
         }
@@ -45,28 +47,21 @@ impl RunOptions {
     /// Puts the wanted values in force: all, or none if one of them is unknown.
     pub(crate) fn change(&self, wanted: &Options, monitor: &Monitor) -> Result<()> {
         for name in self.difference(wanted)? {
-            let value = parse(&name, &wanted[&name])?;
-            match name.as_str() {
-                DROPS => monitor.allow_drops(value)?,
-                _ => monitor.allow_traces(value)?,
-            }
-            self.named(&name)?.store(value, Ordering::Relaxed);
+            let (value, index) = (parse(&name, &wanted[&name])?, index(&name)?);
+            let (_, put_in_force) = OPTIONS[index];
+            put_in_force(monitor, value)?;
+            self.0[index].store(value, Ordering::Relaxed);
             log::info!("option {name} is {} now", if value { "Enabled" } else { "Disabled" });
         }
         Ok(())
     }
+}
 
-    fn named(&self, name: &str) -> Result<&AtomicBool> {
-        match name {
-            DROPS => Ok(&self.drops),
-            TRACES => Ok(&self.traces),
-            _ => Err(Error::invalid(
-                "configuration option",
-                name,
-                format!("unknown option; known are {DROPS}, {TRACES}"),
-            )),
-        }
-    }
+fn index(name: &str) -> Result<usize> {
+    OPTIONS.iter().position(|(known, _)| *known == name).ok_or_else(|| {
+        let known = OPTIONS.map(|(known, _)| known).join(", ");
+        Error::invalid("configuration option", name, format!("unknown option; known are {known}"))
+    })
 }
 
 fn parse(name: &str, value: &str) -> Result<bool> {

@@ -10,6 +10,8 @@ wire_enum! {
         Agent = "agent",
         /// A packet that was dropped.
         Drop = "drop",
+        /// A policy's verdict on a connection.
+        PolicyVerdict = "policy-verdict",
         /// A packet that passed a point in the datapath.
         Trace = "trace",
     }

@@ -4,14 +4,10 @@ use bytemuck::Pod;
 
 use super::packet::PacketSummary;
 use super::point::TracePoint;
-use crate::abi::{DropNotify, TraceNotify};
-use crate::tables::{DropReason, SourceFile};
+use super::verdict::PolicyVerdictEvent;
+use crate::abi::{DropNotify, PolicyVerdictNotify, TraceNotify};
+use crate::tables::{DropReason, PolicyDirection, SourceFile};
 use crate::{Error, Result, SecurityId};
-
-/// First byte of a drop's record.
-const TYPE_DROP: u8 = 1;
-/// First byte of a trace's record.
-const TYPE_TRACE: u8 = 4;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +17,8 @@ pub enum Event {
     Drop(DropEvent),
     /// A packet passed an observation point.
     Trace(TraceEvent),
+    /// A policy judged a connection.
+    PolicyVerdict(PolicyVerdictEvent),
 }
 
 /// A dropped packet.
@@ -83,15 +81,22 @@ impl Event {
     /// `InvalidInput` for a record of an unknown type, or one that is shorter than its type's head.
     pub fn decode(record: &[u8]) -> Result<Self> {
         match record.first() {
-            Some(&TYPE_DROP) => {
+            Some(&DropNotify::TYPE) => {
                 let (notify, rest) = split::<DropNotify>(record)?;
                 Ok(Self::Drop(drop_event(&notify, rest)))
             }
-            Some(&TYPE_TRACE) => {
+            Some(&TraceNotify::TYPE) => {
                 let (notify, rest) = split::<TraceNotify>(record)?;
                 Ok(Self::Trace(trace_event(&notify, rest)))
             }
-            Some(other) => Err(Error::invalid("event type", other.to_string(), "neither a drop (1) nor a trace (4)")),
+            Some(&PolicyVerdictNotify::TYPE) => {
+                let (notify, rest) = split::<PolicyVerdictNotify>(record)?;
+                Ok(Self::PolicyVerdict(PolicyVerdictEvent::of(&notify, rest)))
+            }
+            Some(other) => {
+                let reason = "neither a drop (1) nor a trace (4) nor a policy's verdict (5)";
+                Err(Error::invalid("event type", other.to_string(), reason))
+            }
             None => Err(Error::invalid("event", "", "an empty record")),
         }
     }
@@ -101,6 +106,7 @@ impl Event {
         match self {
             Self::Drop(drop) => &drop.head,
             Self::Trace(trace) => &trace.head,
+            Self::PolicyVerdict(verdict) => &verdict.head,
         }
     }
 
@@ -109,19 +115,23 @@ impl Event {
         PacketSummary::of(self.head())
     }
 
-    /// The endpoint it comes from; 0 for none.
+    /// The endpoint it comes from; 0 for none, and in a verdict on what comes to an endpoint.
     pub fn source(&self) -> u16 {
         match self {
             Self::Drop(drop) => drop.source,
             Self::Trace(trace) => trace.source,
+            Self::PolicyVerdict(verdict) if verdict.direction == PolicyDirection::Egress => verdict.endpoint,
+            Self::PolicyVerdict(_) => 0,
         }
     }
 
-    /// The endpoint it goes to; 0 for none or unknown.
+    /// The endpoint it goes to; 0 for none or unknown, and in a verdict on what leaves an endpoint.
     pub fn destination(&self) -> u32 {
         match self {
             Self::Drop(drop) => drop.destination,
             Self::Trace(trace) => trace.destination.into(),
+            Self::PolicyVerdict(verdict) if verdict.direction == PolicyDirection::Ingress => verdict.endpoint.into(),
+            Self::PolicyVerdict(_) => 0,
         }
     }
 }
@@ -164,7 +174,7 @@ fn trace_event(notify: &TraceNotify, rest: &[u8]) -> TraceEvent {
 }
 
 /// The bytes that were captured: a record is longer, its end means nothing.
-fn captured(rest: &[u8], length: u16) -> Vec<u8> {
+pub(super) fn captured(rest: &[u8], length: u16) -> Vec<u8> {
     rest[..rest.len().min(length.into())].to_vec()
 }
 
@@ -181,8 +191,8 @@ mod tests {
     use super::*;
 
     fn record(len_cap: u16, rest: &[u8]) -> Vec<u8> {
-        let notify =
-            DropNotify { r#type: TYPE_DROP, subtype: 132, source: 7, len_cap, file: 2, line: 30, ..Default::default() };
+        let r#type = DropNotify::TYPE;
+        let notify = DropNotify { r#type, subtype: 132, source: 7, len_cap, file: 2, line: 30, ..Default::default() };
         [bytemuck::bytes_of(&notify), rest].concat()
     }
 
@@ -202,9 +212,13 @@ mod tests {
 
     #[test]
     fn every_truncation_and_unknown_type_is_an_error() {
-        let record = record(0, &[]);
-        for length in 0..record.len() {
-            assert!(Event::decode(&record[..length]).is_err(), "length {length}");
+        let trace = TraceNotify { r#type: TraceNotify::TYPE, ..Default::default() };
+        let verdict = PolicyVerdictNotify { r#type: PolicyVerdictNotify::TYPE, ..Default::default() };
+        for record in [&record(0, &[])[..], bytemuck::bytes_of(&trace), bytemuck::bytes_of(&verdict)] {
+            assert!(Event::decode(record).is_ok(), "{record:?}");
+            for length in 0..record.len() {
+                assert!(Event::decode(&record[..length]).is_err(), "{record:?} cut to {length}");
+            }
         }
         assert!(Event::decode(&[99; 200]).is_err());
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::decode::{DropEvent, Event, TraceEvent};
 use super::packet::{Layer4, PacketSummary};
-use super::text::icmp_name;
+use super::text::{direction, icmp_name};
+use super::verdict::PolicyVerdictEvent;
 
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -14,6 +15,7 @@ impl Serialize for Event {
         match self {
             Self::Drop(drop) => drop_fields(&mut map, drop)?,
             Self::Trace(trace) => trace_fields(&mut map, trace)?,
+            Self::PolicyVerdict(verdict) => verdict_fields(&mut map, verdict)?,
         }
         map.serialize_entry("summary", &summary(&self.packet()))?;
         map.end()
@@ -44,6 +46,29 @@ fn trace_fields<M: SerializeMap>(map: &mut M, trace: &TraceEvent) -> Result<(), 
     map.serialize_entry("srcLabel", &trace.source_identity)?;
     map.serialize_entry("dstLabel", &trace.destination_identity)?;
     map.serialize_entry("dstID", &trace.destination)
+}
+
+/// Cilium's monitor has no JSON for verdicts: the keys are named like those of the other events.
+fn verdict_fields<M: SerializeMap>(map: &mut M, verdict: &PolicyVerdictEvent) -> Result<(), M::Error> {
+    map.serialize_entry("type", "policy-verdict")?;
+    map.serialize_entry("mark", &format!("{:#x}", verdict.hash))?;
+    map.serialize_entry("source", &verdict.endpoint)?;
+    map.serialize_entry("remoteLabel", &verdict.remote_identity)?;
+    map.serialize_entry("direction", direction(verdict.direction))?;
+    map.serialize_entry("action", verdict.action.name())?;
+    map.serialize_entry("verdict", &verdict.verdict)?;
+    if let Some(reason) = verdict.reason() {
+        map.serialize_entry("reason", reason.text())?;
+    }
+    map.serialize_entry("match", verdict.matched.name())?;
+    map.serialize_entry("proto", &verdict.protocol.number())?;
+    map.serialize_entry("dstPort", &verdict.destination_port)?;
+    map.serialize_entry("authType", &verdict.auth_type)?;
+    map.serialize_entry("rule", &verdict.rule)?;
+    if let Some(name) = &verdict.rule_name {
+        map.serialize_entry("ruleName", name)?;
+    }
+    map.serialize_entry("bytes", &verdict.length)
 }
 
 /// The packet's layers, those that are there.

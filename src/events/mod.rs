@@ -1,4 +1,4 @@
-//! Events of the programs: what they dropped and, when tracing is on, what they forwarded.
+//! Events of the programs: what they dropped and, when it is switched on, what they forwarded and what policies said.
 //!
 //! The programs write records into the ring buffer `podwire_events`; [`EventReader`] takes them out, [`Event::decode`] makes
 //! sense of one. An event prints as one line and serialises to JSON, both as users of Cilium's monitor know them.
@@ -9,8 +9,10 @@ mod packet;
 mod point;
 mod reader;
 mod text;
+mod verdict;
 
 pub use decode::{DropEvent, Event, TraceEvent};
 pub use packet::{Layer4, PacketSummary};
 pub use point::TracePoint;
 pub use reader::{EventReader, Losses};
+pub use verdict::{PolicyVerdictEvent, VerdictAction, VerdictMatch};

@@ -5,12 +5,17 @@ use std::fmt;
 use super::decode::{DropEvent, Event, TraceEvent};
 use super::packet::{Layer4, PacketSummary};
 use super::point::TracePoint;
+use super::verdict::PolicyVerdictEvent;
+use crate::SecurityId;
+use crate::identity::name_of_reserved;
+use crate::tables::PolicyDirection;
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Drop(drop) => drop_line(f, drop)?,
             Self::Trace(trace) => trace_line(f, trace)?,
+            Self::PolicyVerdict(verdict) => verdict_line(f, verdict)?,
         }
         write!(f, "{}", self.packet())
     }
@@ -27,8 +32,8 @@ fn drop_line(f: &mut fmt::Formatter<'_>, drop: &DropEvent) -> fmt::Result {
         drop.ifindex,
         drop.file,
         drop.line,
-        drop.source_identity,
-        drop.destination_identity,
+        identity(drop.source_identity),
+        identity(drop.destination_identity),
     )
 }
 
@@ -43,11 +48,46 @@ fn trace_line(f: &mut fmt::Formatter<'_>, trace: &TraceEvent) -> fmt::Result {
         TracePoint::FromNetwork => f.write_str("<- network")?,
         TracePoint::Other(number) => write!(f, "-- point {number}")?,
     }
-    write!(
-        f,
-        " flow {:#x} , identity {}->{} ifindex {}: ",
-        trace.hash, trace.source_identity, trace.destination_identity, trace.ifindex
-    )
+    let (source, destination) = (identity(trace.source_identity), identity(trace.destination_identity));
+    write!(f, " flow {:#x} , identity {source}->{destination} ifindex {}: ", trace.hash, trace.ifindex)
+}
+
+fn verdict_line(f: &mut fmt::Formatter<'_>, verdict: &PolicyVerdictEvent) -> fmt::Result {
+    let remote = identity(verdict.remote_identity);
+    write!(f, "Policy verdict log: flow {:#x} local EP ID {}, remote ID {remote}, ", verdict.hash, verdict.endpoint)?;
+    write!(f, "proto {}, {}, ", verdict.protocol.number(), direction(verdict.direction))?;
+    write!(f, "action {}, auth: {}, match {}, ", verdict.action, authentication(verdict.auth_type), verdict.matched)?;
+    match verdict.rule_text() {
+        Some(rule) => write!(f, "{rule}, "),
+        None => Ok(()),
+    }
+}
+
+/// A reserved identity by its name, as operators know it; any other by its number.
+fn identity(id: SecurityId) -> String {
+    match name_of_reserved(id) {
+        Some(name) => name.to_owned(),
+        None if id == SecurityId::UNKNOWN => "unknown".to_owned(),
+        None => id.to_string(),
+    }
+}
+
+/// The direction in the words of events.
+pub(super) const fn direction(direction: PolicyDirection) -> &'static str {
+    match direction {
+        PolicyDirection::Ingress => "ingress",
+        PolicyDirection::Egress => "egress",
+    }
+}
+
+/// Cilium's names of authentication types.
+fn authentication(kind: u8) -> String {
+    match kind {
+        0 => "disabled".to_owned(),
+        1 => "spire".to_owned(),
+        127 => "test-always-fail".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 impl fmt::Display for PacketSummary {
