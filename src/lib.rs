@@ -59,6 +59,7 @@
 //! | [`program`] | loading once, constants, adoption, attaching by tcx or clsact |
 //! | [`tables`] | the node's maps with addresses and domain types in and out |
 //! | [`policy`] | rules, whom they select, and their compilation |
+//! | [`enforcement`] | policy in force: swapping endpoints' policies whole |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |
 //! | [`Datapath`] | the facade over all of it |
@@ -93,6 +94,7 @@ mod clock;
 pub mod cni;
 mod datapath;
 pub mod endpoint;
+pub mod enforcement;
 mod error;
 pub mod events;
 pub mod identity;

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["maps", "program"],
     &["tables"],
     &["events", "identity", "ipcache"],
-    &["endpoint", "policy", "service"],
+    &["endpoint", "enforcement", "policy", "service"],
     &["datapath"],
     &["api", "cni"],
 ];

@@ -74,6 +74,15 @@ impl PolicyMap {
         Ok(Self { map: LpmTrie::open_pinned(pin, &spec)? })
     }
 
+    /// Opens a map of any size by the kernel's id, such as the one that [`PolicyMaps::policy_id`] names.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a map that is gone, `LayoutMismatch` naming every difference; needs `CAP_SYS_ADMIN`.
+    pub fn from_id(id: u32, endpoint: EndpointId) -> Result<Self> {
+        Ok(Self { map: LpmTrie::from_id(id, &Self::spec(endpoint).any_max_entries())? })
+    }
+
     /// The map below.
     pub const fn map(&self) -> &LpmTrie<PolicyKey, PolicyEntry> {
         &self.map
@@ -85,10 +94,21 @@ impl PolicyMap {
     ///
     /// `InvalidInput` for an authentication type above 127; `Exhausted` when the map is full.
     pub fn upsert(&self, matched: &PolicyMatch, verdict: &PolicyVerdict) -> Result<()> {
-        if verdict.auth_type > PolicyEntry::AUTH_TYPE_MASK {
-            return Err(Error::invalid("authentication type", verdict.auth_type.to_string(), "must be at most 127"));
-        }
+        check_auth_type(verdict)?;
         self.map.insert(&PolicyKey::of(matched), &verdict.encode(matched), Update::Any)
+    }
+
+    /// Writes entries, in one system call.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for an authentication type above 127, before anything is written; `Exhausted` when the map is full,
+    /// with the first entries written.
+    pub fn fill(&self, entries: &[(PolicyMatch, PolicyVerdict)]) -> Result<()> {
+        entries.iter().try_for_each(|(_, verdict)| check_auth_type(verdict))?;
+        let keys: Vec<_> = entries.iter().map(|(matched, _)| PolicyKey::of(matched)).collect();
+        let values: Vec<_> = entries.iter().map(|(matched, verdict)| verdict.encode(matched)).collect();
+        self.map.insert_batch(&keys, &values, Update::Any)
     }
 
     /// Removes exactly this entry; false when it was not there.
@@ -114,6 +134,13 @@ impl PolicyMap {
         entries.sort_unstable_by_key(|(matched, _)| *matched);
         Ok(entries)
     }
+}
+
+fn check_auth_type(verdict: &PolicyVerdict) -> Result<()> {
+    if verdict.auth_type > PolicyEntry::AUTH_TYPE_MASK {
+        return Err(Error::invalid("authentication type", verdict.auth_type.to_string(), "must be at most 127"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

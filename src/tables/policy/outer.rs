@@ -58,6 +58,12 @@ impl PolicyMaps {
         self.map.delete(&endpoint.get().into())
     }
 
+    /// The endpoints that have a policy.
+    pub fn endpoints(&self) -> Result<Vec<EndpointId>> {
+        let slots = self.map.entries()?;
+        Ok(slots.into_iter().filter_map(|(slot, _)| EndpointId::new(u16::try_from(slot).ok()?)).collect())
+    }
+
     /// The kernel's id of the policy in force for an endpoint.
     pub fn policy_id(&self, endpoint: EndpointId) -> Result<Option<u32>> {
         self.map.lookup_id(&endpoint.get().into())

@@ -1,0 +1,262 @@
+//! Swapping the policies of endpoints whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::warn;
+use parking_lot::Mutex;
+
+use super::pins::Pins;
+use super::rows::PolicyRows;
+use super::swap::{self, Change, Swap, Swapped};
+use super::timings::SwapTimings;
+use crate::tables::{PolicyMap, PolicyMaps, Switches};
+use crate::{EndpointId, Error, Result};
+
+/// Brings the policies of endpoints into force.
+///
+/// Each policy is an inner map of its own, made and filled aside, sized to its content; one update of the outer map
+/// replaces the old one by it, and moves the generation. A packet is judged by the old policy or by the new one, never by a
+/// mixture. Whatever can fail comes before that update: then nothing has changed.
+///
+/// Threads may swap side by side. One process at a time is to have one for a folder.
+#[derive(Debug)]
+pub struct PolicyWriter {
+    outer: Arc<PolicyMaps>,
+    switches: Arc<Switches>,
+    pins: Pins,
+    limit: usize,
+    /// Held from the comparison with what is in force until the change is in place, not while programs are waited for.
+    in_force: Mutex<BTreeMap<EndpointId, PolicyRows>>,
+    timings: Arc<Mutex<SwapTimings>>,
+}
+
+/// A policy that is filled and pinned aside.
+type Prepared = (EndpointId, PolicyMap);
+
+impl PolicyWriter {
+    /// The most entries one endpoint's policy may have unless told otherwise.
+    pub const LIMIT: usize = 65_536;
+
+    /// Takes over the policies in force: those whose pins are in `folder`, where new ones will be. Nothing is written but
+    /// pins that a crash kept from following their maps.
+    ///
+    /// # Errors
+    ///
+    /// `LayoutMismatch` for a map that is no policy.
+    pub fn open(outer: PolicyMaps, switches: Arc<Switches>, folder: &Path) -> Result<Self> {
+        let writer = Self {
+            outer: Arc::new(outer),
+            switches,
+            pins: Pins::new(folder),
+            limit: Self::LIMIT,
+            in_force: Mutex::default(),
+            timings: Arc::default(),
+        };
+        writer.adopt()?;
+        Ok(writer)
+    }
+
+    /// Allows at most `entries` in one endpoint's policy.
+    pub fn with_limit(mut self, entries: usize) -> Self {
+        self.limit = entries;
+        self
+    }
+
+    /// Puts policies into force; when it returns, each endpoint's next packet is judged by its new one. [`Swap::wait`] waits
+    /// for the programs that were under way. A policy that is in force already is not written.
+    ///
+    /// # Errors
+    ///
+    /// `Exhausted` for a policy beyond the limit, or for which there is no memory; then, as whenever a map can't be made, filled or
+    /// pinned, nothing has changed. Should the update itself fail half-way, `Partial` says how many of the policies are in
+    /// force, which are the first ones by their endpoints' ids.
+    pub fn begin(&self, policies: impl IntoIterator<Item = (EndpointId, PolicyRows)>) -> Result<Swap> {
+        let mut in_force = self.in_force.lock();
+        let outcome = self.swap(&mut in_force, policies.into_iter().collect());
+        outcome.inspect_err(|_| self.timings.lock().failed += 1)
+    }
+
+    /// Puts policies into force and waits until nothing is judged by those they replace. See [`begin`](Self::begin).
+    pub fn replace(&self, policies: impl IntoIterator<Item = (EndpointId, PolicyRows)>) -> Result<Swapped> {
+        self.begin(policies)?.wait()
+    }
+
+    /// Takes the policies of endpoints out of force: what concerns them is dropped from the next packet on. An endpoint without a
+    /// policy is passed over.
+    pub fn remove(&self, endpoints: impl IntoIterator<Item = EndpointId>) -> Result<Swap> {
+        let mut in_force = self.in_force.lock();
+        let start = Instant::now();
+        let mut present = Vec::new();
+        for endpoint in endpoints.into_iter().collect::<BTreeSet<_>>() {
+            if self.outer.policy_id(endpoint)?.is_some() {
+                present.push(endpoint);
+            }
+            self.pins.remove(endpoint)?;
+            in_force.remove(&endpoint);
+        }
+        let mut swap = self.nothing();
+        if !present.is_empty() {
+            swap.completion = swap::begin(&self.outer, Change::Remove(present.clone()))?;
+            self.switches.advance()?;
+        }
+        swap.swapped = Swapped { endpoints: present, swap: start.elapsed(), ..Swapped::default() };
+        Ok(swap)
+    }
+
+    /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was.
+    pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) -> Result<Vec<EndpointId>> {
+        let mut known = self.pins.endpoints()?;
+        known.extend(self.outer.endpoints()?);
+        let stray: Vec<_> = known.into_iter().filter(|endpoint| !keep(*endpoint)).collect();
+        self.remove(stray.iter().copied())?.wait()?;
+        Ok(stray)
+    }
+
+    /// The policy in force for an endpoint, as it was written.
+    pub fn rows(&self, endpoint: EndpointId) -> Option<PolicyRows> {
+        self.in_force.lock().get(&endpoint).cloned()
+    }
+
+    /// The endpoints that have a policy.
+    pub fn endpoints(&self) -> Vec<EndpointId> {
+        self.in_force.lock().keys().copied().collect()
+    }
+
+    /// How long things took.
+    pub fn timings(&self) -> SwapTimings {
+        *self.timings.lock()
+    }
+
+    /// The switches that the programs read.
+    pub fn switches(&self) -> &Switches {
+        &self.switches
+    }
+
+    fn swap(
+        &self,
+        in_force: &mut BTreeMap<EndpointId, PolicyRows>,
+        policies: BTreeMap<EndpointId, PolicyRows>,
+    ) -> Result<Swap> {
+        let total = policies.len();
+        let changed: Vec<_> =
+            policies.into_iter().filter(|(endpoint, rows)| in_force.get(endpoint) != Some(rows)).collect();
+        self.timings.lock().unchanged += (total - changed.len()) as u64;
+        let mut swap = self.nothing();
+        if changed.is_empty() {
+            return Ok(swap);
+        }
+        let start = Instant::now();
+        let prepared = self.prepare(&changed)?;
+        let filled = Instant::now();
+        let begun = swap::begin(&self.outer, Change::Replace(prepared));
+        let done = begun.as_ref().map_or_else(done_before, |_| changed.len());
+        if done > 0 {
+            self.switches.advance()?;
+        }
+        swap.swapped = Swapped {
+            endpoints: changed.iter().map(|(endpoint, _)| *endpoint).collect(),
+            entries: changed.iter().map(|(_, rows)| rows.len()).sum(),
+            fill: filled - start,
+            swap: filled.elapsed(),
+        };
+        self.settle(in_force, changed, done);
+        swap.completion = begun?;
+        self.note(&swap.swapped);
+        Ok(swap)
+    }
+
+    /// Makes and fills a map for each policy and pins it aside: all of them or none.
+    fn prepare(&self, policies: &[(EndpointId, PolicyRows)]) -> Result<Vec<Prepared>> {
+        if let Some((endpoint, rows)) = policies.iter().find(|(_, rows)| rows.len() > self.limit) {
+            return Err(Error::Full {
+                object: format!("the policy of endpoint {endpoint} (it would have {} entries)", rows.len()),
+                limit: self.limit,
+                remedy: "select fewer identities or ports, by prefixes, entities or ranges".into(),
+            });
+        }
+        let mut prepared = Vec::with_capacity(policies.len());
+        for (endpoint, rows) in policies {
+            match self.prepare_one(*endpoint, rows) {
+                Ok(policy) => prepared.push((*endpoint, policy)),
+                Err(error) => {
+                    for (endpoint, _) in &policies[..=prepared.len()] {
+                        self.discard(*endpoint);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(prepared)
+    }
+
+    fn prepare_one(&self, endpoint: EndpointId, rows: &PolicyRows) -> Result<PolicyMap> {
+        let size = u32::try_from(rows.len()).unwrap_or(u32::MAX).max(1);
+        let policy = PolicyMap::create(endpoint, size)?;
+        policy.fill(rows.as_slice())?;
+        self.pins.put_aside(endpoint, &policy)?;
+        Ok(policy)
+    }
+
+    /// Notes what is in force, of which the first `done` are new, and lets the pins follow.
+    fn settle(
+        &self,
+        in_force: &mut BTreeMap<EndpointId, PolicyRows>,
+        changed: Vec<(EndpointId, PolicyRows)>,
+        done: usize,
+    ) {
+        for (index, (endpoint, rows)) in changed.into_iter().enumerate() {
+            if index >= done {
+                self.discard(endpoint);
+                continue;
+            }
+            in_force.insert(endpoint, rows);
+            if let Err(error) = self.pins.take_over(endpoint) {
+                // The policy is in force; the next open lets the pin follow.
+                warn!("endpoint {endpoint}: {error}");
+            }
+        }
+    }
+
+    fn discard(&self, endpoint: EndpointId) {
+        if let Err(error) = self.pins.discard(endpoint) {
+            warn!("endpoint {endpoint}: {error}");
+        }
+    }
+
+    fn adopt(&self) -> Result<()> {
+        let mut in_force = self.in_force.lock();
+        for endpoint in self.pins.endpoints()? {
+            let Some(id) = self.outer.policy_id(endpoint)? else { continue };
+            let policy = PolicyMap::from_id(id, endpoint)?;
+            if self.pins.map_id(endpoint) != Some(id) {
+                self.pins.put_aside(endpoint, &policy)?;
+                self.pins.take_over(endpoint)?;
+            }
+            in_force.insert(endpoint, policy.entries()?.into_iter().collect());
+        }
+        Ok(())
+    }
+
+    fn note(&self, swapped: &Swapped) {
+        let mut timings = self.timings.lock();
+        timings.fill.note(swapped.fill);
+        timings.swap.note(swapped.swap);
+        timings.policies += swapped.endpoints.len() as u64;
+        timings.entries += swapped.entries as u64;
+    }
+
+    fn nothing(&self) -> Swap {
+        Swap { swapped: Swapped::default(), completion: None, timings: self.timings.clone() }
+    }
+}
+
+/// How many of a batch were done before it failed.
+fn done_before(error: &Error) -> usize {
+    match error {
+        Error::PartialBatch { done, .. } => *done,
+        _ => 0,
+    }
+}

@@ -1,0 +1,307 @@
+//! Policies of endpoints swapped whole, on real kernel maps: what changes, what does not, and what a crash leaves. Needs root.
+//!
+//! The work that is killed is done by this same test program, started again with `child_swaps_until_killed` and a folder in its
+//! environment.
+
+mod common;
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use common::bpf::BpfRoot;
+use podwire::enforcement::{PolicyRows, PolicyWriter};
+use podwire::maps::MapInfo;
+use podwire::tables::{
+    PolicyAction, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyVerdict, Protocol, Switches,
+};
+use podwire::{EndpointId, ErrorKind, SecurityId};
+
+const FOLDER: &str = "PODWIRE_TEST_POLICY_FOLDER";
+/// Endpoints in tests with many.
+const MANY: u16 = 64;
+
+fn id(number: u16) -> EndpointId {
+    EndpointId::new(number).expect("not 0")
+}
+
+/// A policy of `size` entries, all of rule `cookie`.
+fn rows(size: u16, cookie: u32) -> PolicyRows {
+    let entries = (0..size).map(|port| {
+        let matched = PolicyMatch {
+            direction: PolicyDirection::Ingress,
+            identity: SecurityId::new(300),
+            l4: PolicyL4::port(Protocol::TCP, port),
+        };
+        (matched, PolicyVerdict { cookie, ..PolicyVerdict::new(PolicyAction::Allow, u32::MAX - 254) })
+    });
+    entries.collect()
+}
+
+/// A folder of pins with the outer map in it.
+struct Node {
+    root: BpfRoot,
+    switches: Arc<Switches>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = BpfRoot::new();
+        fs::create_dir_all(root.maps()).expect("a folder on a bpffs");
+        PolicyMaps::create().expect("a map").map().pin(root.maps().join("podwire_policy")).expect("pinned");
+        Self { root, switches: Arc::new(Switches::create().expect("a map")) }
+    }
+
+    fn outer(&self) -> PolicyMaps {
+        PolicyMaps::open_pinned(self.root.maps()).expect("pinned")
+    }
+
+    fn writer(&self) -> PolicyWriter {
+        PolicyWriter::open(self.outer(), self.switches.clone(), &self.root.maps()).expect("opens")
+    }
+
+    /// The kernel's ids of the map in force and of the one pinned.
+    fn ids(&self, endpoint: EndpointId) -> (Option<u32>, Option<u32>) {
+        ids(&self.root.maps(), endpoint)
+    }
+
+    /// What is pinned, but for the outer map.
+    fn pins(&self) -> Vec<String> {
+        let files = fs::read_dir(self.root.maps()).expect("a folder");
+        let names = files.map(|file| file.expect("readable").file_name().into_string().expect("text"));
+        let mut names: Vec<_> = names.filter(|name| name != "podwire_policy").collect();
+        names.sort();
+        names
+    }
+}
+
+fn ids(folder: &Path, endpoint: EndpointId) -> (Option<u32>, Option<u32>) {
+    let outer = PolicyMaps::open_pinned(folder).expect("pinned");
+    let pinned = MapInfo::of_pin(folder.join(PolicyMap::name(endpoint))).ok().map(|info| info.id);
+    (outer.policy_id(endpoint).expect("readable"), pinned)
+}
+
+/// The entries in force, read back.
+fn in_force(folder: &Path, endpoint: EndpointId) -> PolicyRows {
+    let outer = PolicyMaps::open_pinned(folder).expect("pinned");
+    let map = outer.policy_id(endpoint).expect("readable").expect("in force");
+    PolicyMap::from_id(map, endpoint).expect("opens").entries().expect("readable").into_iter().collect()
+}
+
+#[test]
+fn a_policy_comes_into_force_whole() {
+    let node = Node::new();
+    let writer = node.writer();
+    let generation = node.switches.generation().expect("readable");
+    let swapped = writer.replace([(id(7), rows(3, 1)), (id(8), rows(0, 0))]).expect("fits");
+    assert_eq!((swapped.endpoints, swapped.entries), (vec![id(7), id(8)], 3));
+    assert_eq!(node.switches.generation().expect("readable"), generation + 1, "for both together");
+
+    for (endpoint, expected) in [(id(7), rows(3, 1)), (id(8), rows(0, 0))] {
+        assert_eq!(in_force(&node.root.maps(), endpoint), expected);
+        assert_eq!(writer.rows(endpoint), Some(expected.clone()));
+        let (slot, pin) = node.ids(endpoint);
+        assert!(slot.is_some() && slot == pin, "{slot:?} in force, {pin:?} pinned");
+        let info = MapInfo::of_pin(node.root.maps().join(PolicyMap::name(endpoint))).expect("pinned");
+        assert_eq!(info.max_entries as usize, expected.len().max(1), "sized to its content");
+    }
+    assert_eq!(node.pins(), ["cilium_policy_v2_00007", "cilium_policy_v2_00008"]);
+    assert_eq!(node.ids(id(9)), (None, None));
+}
+
+#[test]
+fn what_is_in_force_is_not_written_again() {
+    let node = Node::new();
+    let writer = node.writer();
+    writer.replace([(id(7), rows(3, 1)), (id(8), rows(3, 1))]).expect("fits");
+    let (before, generation) = ((node.ids(id(7)), node.ids(id(8))), node.switches.generation().expect("readable"));
+    let swapped = writer.replace([(id(7), rows(3, 1))]).expect("nothing to do");
+    assert_eq!(swapped.endpoints, []);
+    assert_eq!(node.switches.generation().expect("readable"), generation, "cached verdicts stay");
+
+    let swapped = writer.replace([(id(7), rows(3, 1)), (id(8), rows(3, 2))]).expect("fits");
+    assert_eq!(swapped.endpoints, [id(8)]);
+    assert_eq!(node.ids(id(7)), before.0);
+    assert_ne!(node.ids(id(8)), before.1);
+    assert_eq!(writer.timings().unchanged, 2);
+    assert_eq!((writer.timings().policies, writer.timings().entries), (3, 9));
+    assert_eq!(writer.timings().wait.count, 2);
+}
+
+#[test]
+fn what_can_t_be_had_changes_nothing() {
+    let node = Node::new();
+    let writer = node.writer().with_limit(10);
+    writer.replace([(id(1), rows(1, 1)), (id(2), rows(2, 2))]).expect("fits");
+    let state = || (node.ids(id(1)), node.ids(id(2)), node.ids(id(3)), node.switches.generation().ok(), node.pins());
+    let before = state();
+
+    let error = writer.replace([(id(1), rows(5, 9)), (id(2), rows(11, 9)), (id(3), rows(1, 9))]).expect_err("too much");
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
+    assert!(error.to_string().contains("endpoint 2 (it would have 11 entries) is full (10 entries)"), "{error}");
+    assert_eq!(state(), before);
+
+    // Found only when the second map is being filled.
+    let bad =
+        rows(2, 9).iter().map(|(matched, verdict)| (*matched, PolicyVerdict { auth_type: 128, ..*verdict })).collect();
+    let error = writer.replace([(id(1), rows(5, 9)), (id(2), bad), (id(3), rows(1, 9))]).expect_err("malformed");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(state(), before);
+
+    assert_eq!(writer.timings().failed, 2);
+    assert_eq!(writer.rows(id(1)), Some(rows(1, 1)));
+    writer.replace([(id(1), rows(5, 9))]).expect("goes on");
+    assert_eq!(in_force(&node.root.maps(), id(1)), rows(5, 9));
+}
+
+#[test]
+fn removal_clears_slot_and_pin() {
+    let node = Node::new();
+    let writer = node.writer();
+    writer.replace([(id(1), rows(1, 1)), (id(2), rows(2, 2))]).expect("fits");
+    let generation = node.switches.generation().expect("readable");
+    let gone = writer.remove([id(1), id(3)]).expect("removed").wait().expect("removed");
+    assert_eq!(gone.endpoints, [id(1)]);
+    assert_eq!((node.ids(id(1)), writer.rows(id(1))), ((None, None), None));
+    assert_eq!(node.switches.generation().expect("readable"), generation + 1);
+    assert_eq!(writer.endpoints(), [id(2)]);
+    assert_eq!(writer.remove([id(1)]).expect("gone").wait().expect("gone").endpoints, []);
+    assert_eq!(node.switches.generation().expect("readable"), generation + 1, "nothing changed");
+    writer.replace([(id(1), rows(1, 1))]).expect("fits again");
+    assert_eq!(in_force(&node.root.maps(), id(1)), rows(1, 1));
+}
+
+#[test]
+fn a_restart_adopts_without_a_gap() {
+    let node = Node::new();
+    node.writer().replace((1..=3).map(|number| (id(number), rows(number, 1)))).expect("fits");
+    let before: Vec<_> = (1..=3).map(|number| node.ids(id(number))).collect();
+
+    // As a crash leaves it between the swap and the pin that follows it.
+    let swapped = PolicyMap::create(id(2), 1).expect("a map");
+    swapped.fill(rows(1, 5).as_slice()).expect("fits");
+    node.outer().replace(&[(id(2), &swapped)]).expect("in force");
+    swapped.map().pin(node.root.maps().join("cilium_policy_v2_00002_new")).expect("pinned");
+    // And before it: pinned aside, not in force.
+    swapped.map().pin(node.root.maps().join("cilium_policy_v2_00003_new")).expect("pinned");
+
+    let generation = node.switches.generation().expect("readable");
+    let writer = node.writer();
+    assert_eq!(writer.endpoints(), [id(1), id(2), id(3)]);
+    assert_eq!(node.ids(id(1)), before[0], "not written");
+    assert_eq!(node.ids(id(2)), (Some(swapped.map().info().id), Some(swapped.map().info().id)), "the pin followed");
+    assert_eq!(node.ids(id(3)), before[2]);
+    assert_eq!(writer.rows(id(2)), Some(rows(1, 5)));
+    assert_eq!(node.switches.generation().expect("readable"), generation);
+
+    let desired = [(id(1), rows(1, 1)), (id(2), rows(2, 1)), (id(3), rows(3, 1))];
+    assert_eq!(writer.replace(desired).expect("fits").endpoints, [id(2)], "only what is not as desired");
+    let gone = writer.retain(|endpoint| endpoint != id(3)).expect("removable");
+    assert_eq!(gone, [id(3)]);
+    assert_eq!(node.pins(), ["cilium_policy_v2_00001", "cilium_policy_v2_00002"]);
+    assert_eq!(node.ids(id(3)), (None, None));
+}
+
+#[test]
+fn what_nobody_pinned_is_found_and_removed() {
+    let node = Node::new();
+    let stray = PolicyMap::create(id(9), 1).expect("a map");
+    node.outer().replace(&[(id(65_535), &stray)]).expect("in force");
+    let writer = node.writer();
+    assert_eq!(writer.endpoints(), [], "not known");
+    assert_eq!(writer.retain(|_| false).expect("removable"), [id(65_535)]);
+    assert_eq!(node.ids(id(65_535)), (None, None));
+}
+
+#[test]
+fn threads_swap_side_by_side() {
+    let node = Node::new();
+    let writer = node.writer();
+    thread::scope(|scope| {
+        for worker in 1..=8 {
+            let writer = &writer;
+            scope.spawn(move || {
+                for round in 1..=20 {
+                    // Each its own endpoint, and all of them endpoint 100.
+                    let policies = [(id(worker), rows(worker, round)), (id(100), rows(worker, round))];
+                    writer.replace(policies).expect("fits");
+                }
+            });
+        }
+    });
+    for worker in 1..=8 {
+        assert_eq!(in_force(&node.root.maps(), id(worker)), rows(worker, 20));
+    }
+    for endpoint in (1..=8).chain([100]).map(id) {
+        let (slot, pin) = node.ids(endpoint);
+        assert_eq!(slot, pin);
+        assert_eq!(Some(in_force(&node.root.maps(), endpoint)), writer.rows(endpoint));
+    }
+}
+
+#[test]
+fn many_are_removed_together() {
+    let node = Node::new();
+    let writer = node.writer();
+    writer.replace((1..=MANY).map(|number| (id(number), rows(1, 1)))).expect("fits");
+    let gone = writer.remove((1..=MANY).map(id)).expect("removed").wait().expect("removed");
+    assert_eq!(gone.endpoints.len(), usize::from(MANY));
+    assert_eq!(node.outer().endpoints().expect("readable"), []);
+    assert_eq!(node.pins(), [""; 0]);
+}
+
+/// Does nothing unless started by the test below: swaps the policies of many endpoints until it is killed.
+#[test]
+fn child_swaps_until_killed() {
+    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let outer = PolicyMaps::open_pinned(&folder).expect("pinned");
+    let switches = Arc::new(Switches::create().expect("a map"));
+    let writer = PolicyWriter::open(outer, switches, &folder).expect("opens after every kill");
+    println!("@ready");
+    for round in 1.. {
+        let policies = (1..=MANY).map(|number| (id(number), rows(number, round)));
+        writer.begin(policies).expect("fits").wait().expect("waited");
+    }
+}
+
+#[test]
+fn a_kill_leaves_each_policy_whole() {
+    let node = Node::new();
+    node.writer().replace((1..=MANY).map(|number| (id(number), rows(number, 1)))).expect("fits");
+    for run in 0..20 {
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .args(["child_swaps_until_killed", "--exact", "--nocapture"])
+            .env(FOLDER, node.root.maps())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        lines
+            .find(|line| line.as_ref().is_ok_and(|line| line.contains("@ready")))
+            .expect("it got ready")
+            .expect("text");
+        // Somewhere in its second or third round.
+        let start = in_force(&node.root.maps(), id(1));
+        while in_force(&node.root.maps(), id(1)) == start {}
+        for _ in 0..run * 50 {
+            node.outer().policy_id(id(1)).expect("readable");
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        for number in 1..=MANY {
+            let found = in_force(&node.root.maps(), id(number));
+            let cookie = found.as_slice()[0].1.cookie;
+            assert_eq!(found, rows(number, cookie), "endpoint {number} has half a policy");
+        }
+        let writer = node.writer();
+        for number in 1..=MANY {
+            let (slot, pin) = node.ids(id(number));
+            assert_eq!(slot, pin, "endpoint {number}: the pin is another map than the one in force");
+            assert_eq!(writer.rows(id(number)), Some(in_force(&node.root.maps(), id(number))));
+        }
+    }
+}
