@@ -157,7 +157,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let format = cli.output;
     let client = || cli.agent.client();
     let report = match &cli.command {
-        Command::Bpf(args) => bpf::run(args)?,
+        Command::Bpf(args) => bpf::run(args, &client())?,
         Command::Cleanup(args) => cleanup::run(args)?,
         Command::Completion { shell } => completion(*shell),
         Command::Config(args) => config::run(args, &client())?,
