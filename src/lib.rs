@@ -58,6 +58,7 @@
 //! | [`maps`] | typed eBPF maps of every kind, batches, pins, a cache of desired content |
 //! | [`program`] | loading once, constants, adoption, attaching by tcx or clsact |
 //! | [`tables`] | the node's maps with addresses and domain types in and out |
+//! | [`ipcache`] | which identity a prefix has: several sources, one map |
 //! | [`policy`] | rules, whom they select, and their compilation |
 //! | [`enforcement`] | policy in force: swapping endpoints' policies whole |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
@@ -100,6 +101,7 @@ pub mod events;
 pub mod identity;
 mod ids;
 pub mod ipam;
+pub mod ipcache;
 mod labels;
 mod mac;
 pub mod maps;

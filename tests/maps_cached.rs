@@ -225,3 +225,63 @@ fn writing_what_is_there_costs_no_call() {
     cache.upsert(&1, &2).expect("works");
     assert_eq!(cache.operations().update.success, 2);
 }
+
+#[test]
+fn a_map_s_content_is_taken_over() {
+    let (cache, _) = cached(16);
+    for key in 1..=4 {
+        cache.map().insert(&key, &u64::from(key), Update::Any).expect("room");
+    }
+    cache.upsert(&1, &10).expect("room");
+    assert_eq!(cache.adopt(|key, _| *key != 3).expect("readable"), 2, "2 and 4: 1 is desired otherwise");
+    assert_eq!(states(&cache), [(1, 10, "sync", false), (2, 2, "sync", false), (4, 4, "sync", false)]);
+    let written = cache.apply(&[(2, 2), (4, 5)], &[]);
+    assert_eq!((written.upserted, written.removed, written.failed), (1, 0, 0));
+    assert_eq!(cache.operations().update.success, 2, "what was found there was written");
+    cache.mark_complete();
+    let drift = cache.resync().expect("readable");
+    assert_eq!((drift.missing, drift.different, drift.foreign), (0, 0, 1));
+    assert_eq!(cache.map().lookup(&3).expect("readable"), None);
+}
+
+#[test]
+fn many_changes_at_once() {
+    let (cache, clock) = cached(10_000);
+    let all: Vec<_> = (0..10_000).map(|key: u32| (key, u64::from(key))).collect();
+    let written = cache.apply(&all, &[]);
+    assert!(written.changed());
+    assert_eq!((written.upserted, written.failed), (10_000, 0));
+    assert_eq!(cache.map().len().expect("readable"), 10_000);
+    assert!(!cache.apply(&all, &[]).changed());
+
+    // two more find no room, then room for one
+    let written = cache.apply(&[(5, 50), (20_000, 1), (20_001, 1)], &[]);
+    assert_eq!((written.upserted, written.failed), (1, 2), "an overwrite needs no room");
+    assert_eq!(written.first_error.expect("no room").kind(), ErrorKind::Exhausted);
+    assert_eq!(cache.pending(), 2);
+    let written = cache.apply(&[(20_000, 2), (20_001, 2)], &[1, 77_777]);
+    assert_eq!((written.upserted, written.removed, written.failed), (1, 1, 1), "77,777 was not there");
+    let removals: Vec<_> = (0..10_000).collect();
+    assert_eq!(cache.apply(&[], &removals).removed, 9_999);
+    clock.advance(4 * SECOND);
+    assert_eq!(cache.reconcile().repaired, 1);
+    assert_eq!(states(&cache), [(20_000, 2, "sync", false), (20_001, 2, "sync", false)]);
+    assert_eq!(cache.map().len().expect("readable"), 2);
+}
+
+#[test]
+fn a_store_that_fails_fails_each_entry() {
+    let (cache, clock) = flaky();
+    cache.upsert(&1, &1).expect("works");
+    cache.map().broken.store(true, Ordering::Relaxed);
+    let written = cache.apply(&[(1, 1), (2, 2), (3, 3)], &[9]);
+    assert_eq!((written.upserted, written.removed, written.failed), (0, 0, 3));
+    assert_eq!(
+        states(&cache),
+        [(1, 1, "sync", false), (2, 2, "insert", true), (3, 3, "insert", true), (9, 0, "delete", true)]
+    );
+    cache.map().broken.store(false, Ordering::Relaxed);
+    clock.advance(SECOND);
+    assert_eq!(cache.reconcile().repaired, 3);
+    assert_eq!(states(&cache), [(1, 1, "sync", false), (2, 2, "sync", false), (3, 3, "sync", false)]);
+}

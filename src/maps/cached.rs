@@ -1,5 +1,7 @@
 //! [`CachedMap`]: the desired content of a map, and its reconciliation with the real one.
 
+mod apply;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
@@ -13,7 +15,9 @@ use super::kind::{Dynamic, Single};
 use super::map::{Map, Update};
 use super::operations::{OperationCounts, Operations};
 use super::read::KeyBytes;
-use crate::Result;
+pub use apply::Written;
+
+use crate::{Error, Result};
 
 /// Entries that a comparison with the real content fetches at a time.
 const RESYNC_BATCH: usize = 1024;
@@ -33,6 +37,17 @@ pub trait Store: Send + Sync {
     fn put(&self, key: &Self::Key, value: &Self::Value) -> Result<()>;
     /// Removes; false when there was nothing.
     fn remove(&self, key: &Self::Key) -> Result<bool>;
+    /// Inserts or overwrites these, one after the other; on failure says how many are done.
+    fn put_batch(&self, keys: &[Self::Key], values: &[Self::Value]) -> Result<(), usize> {
+        for (done, (key, value)) in keys.iter().zip(values).enumerate() {
+            self.put(key, value).map_err(|_| done)?;
+        }
+        Ok(())
+    }
+    /// Removes these and says how many were there; on failure some of them may be gone.
+    fn remove_batch(&self, keys: &[Self::Key]) -> Result<usize> {
+        keys.iter().try_fold(0, |removed, key| Ok(removed + usize::from(self.remove(key)?)))
+    }
     /// Hands out every entry.
     fn for_each(&self, visit: &mut dyn FnMut(&Self::Key, &Self::Value)) -> Result<()>;
 }
@@ -60,6 +75,17 @@ where
 
     fn remove(&self, key: &K) -> Result<bool> {
         self.delete(key)
+    }
+
+    fn put_batch(&self, keys: &[K], values: &[V]) -> Result<(), usize> {
+        self.insert_batch(keys, values, Update::Any).map_err(|error| match error {
+            Error::PartialBatch { done, .. } => done,
+            _ => 0,
+        })
+    }
+
+    fn remove_batch(&self, keys: &[K]) -> Result<usize> {
+        self.delete_batch(keys)
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&K, &V)) -> Result<()> {
@@ -205,7 +231,11 @@ impl<M: Store> CachedMap<M> {
     /// The removal's; it is tried again.
     pub fn remove(&self, key: &M::Key) -> Result<bool> {
         let now = (self.clock)();
-        let entries = &mut self.content.lock().entries;
+        self.remove_one(&mut self.content.lock(), key, now)
+    }
+
+    fn remove_one(&self, content: &mut Content<M::Key, M::Value>, key: &M::Key, now: Instant) -> Result<bool> {
+        let entries = &mut content.entries;
         let removed = self.operations.count_delete(self.map.remove(key));
         if removed.is_ok() {
             entries.remove(&KeyBytes(*key));

@@ -36,7 +36,7 @@ mod spec;
 
 pub use backoff::BackOff;
 pub use batch::Batch;
-pub use cached::{CachedEntry, CachedMap, Drift, Reconciled, Store, SyncState};
+pub use cached::{CachedEntry, CachedMap, Drift, Reconciled, Store, SyncState, Written};
 pub use handle::MapInfo;
 pub use kind::MapType;
 pub use map::{Array, HashMap, Iter, LpmTrie, LruHashMap, Map, Update};

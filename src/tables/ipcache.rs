@@ -71,7 +71,7 @@ impl IpCacheEntry {
     }
 
     /// The same with the flags that the tunnel's endpoint demands.
-    fn normalised(mut self) -> Self {
+    pub(crate) fn normalised(mut self) -> Self {
         self.flags.set(IpCacheFlags::HAS_TUNNEL, self.tunnel_endpoint.is_some());
         self.flags.set(IpCacheFlags::TUNNEL_IPV6, self.tunnel_endpoint.is_some_and(|node| node.is_ipv6()));
         self
@@ -170,6 +170,11 @@ impl IpCache {
             .flags(RDONLY_PROG)
             .layouts::<IpCacheKey, RemoteEndpointInfo>()
     );
+
+    /// The map below, for whoever writes to it by itself.
+    pub fn into_map(self) -> LpmTrie<IpCacheKey, RemoteEndpointInfo> {
+        self.map
+    }
 
     /// Writes a prefix, over what it said before.
     ///
