@@ -7,6 +7,7 @@ mod cleanup;
 mod config;
 mod debuginfo;
 mod endpoint;
+mod identity;
 mod ip;
 mod ipam;
 mod map;
@@ -82,6 +83,9 @@ enum Command {
     /// Manage endpoints.
     #[command(subcommand)]
     Endpoint(endpoint::Command),
+    /// Show security identities and their labels.
+    #[command(subcommand)]
+    Identity(identity::Command),
     /// Show addresses and the identities behind them.
     #[command(subcommand)]
     Ip(ip::Command),
@@ -163,6 +167,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(args, &client())?,
         Command::Debuginfo => debuginfo::run(&client())?,
         Command::Endpoint(command) => endpoint::run(command, &client())?,
+        Command::Identity(command) => identity::run(command, &client())?,
         Command::Ip(command) => ip::run(command, &client())?,
         Command::Ipam(command) => ipam::run(command, &client())?,
         Command::Map(command) => map::run(command, &client())?,

@@ -10,8 +10,8 @@ use crate::Result;
 use crate::api::{
     BpfMap, BpfMapList, ClusterNodes, DaemonConfiguration, DaemonConfigurationSpec, DebugInfo, Endpoint,
     EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec, EndpointConfigurationStatus,
-    EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, Identity, IpListEntry, IpamResponse,
-    LabelConfiguration, LabelConfigurationSpec, Metric, MonitorFilter, StatusResponse,
+    EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, IpListEntry, IpamResponse, LabelConfiguration,
+    LabelConfigurationSpec, Metric, MonitorFilter, StatusResponse,
 };
 use crate::ipam::Family;
 
@@ -188,11 +188,6 @@ impl Client {
     /// The nodes of the cluster.
     pub fn nodes(&self) -> Result<ClusterNodes> {
         self.fetch(Method::GET, "/v1/cluster/nodes")
-    }
-
-    /// All identities.
-    pub fn identities(&self) -> Result<Vec<Identity>> {
-        self.fetch(Method::GET, "/v1/identity")
     }
 
     /// Events from now on. Use a client without a request timeout: the stream lasts until the agent or the caller

@@ -1,6 +1,7 @@
 //! A synchronous client for the agent's socket.
 
 mod calls;
+mod identity;
 mod transport;
 
 use std::io::{self, BufRead, BufReader};

@@ -10,7 +10,8 @@ use crate::api::{
     NodeAddressing, NodeAddressingElement, NodeElement,
 };
 use crate::endpoint::EndpointRecord;
-use crate::{Datapath, Node, SecurityId};
+use crate::identity::{RESERVED, labels_of_reserved};
+use crate::{Datapath, Labels, Node, SecurityId};
 
 /// How packets of pods' devices may be aggregated, in bytes: the limit that every kernel has for both families.
 const AGGREGATION_LIMIT: u32 = 65_536;
@@ -108,9 +109,8 @@ impl Identity {
 
     /// The identities that exist without any endpoint, and those of the node's endpoints, in the order of their numbers.
     pub fn all(datapath: &Datapath) -> Vec<Self> {
-        let reserved = [(SecurityId::HOST, "host"), (SecurityId::WORLD, "world"), (SecurityId::INIT, "init")];
-        let reserved = reserved.map(|(id, name)| (id, vec![format!("reserved:{name}")]));
-        let mut identities = BTreeMap::from(reserved);
+        let labels = |id| labels_of_reserved(id).iter().flat_map(Labels::iter).map(ToString::to_string).collect();
+        let mut identities: BTreeMap<_, Vec<_>> = RESERVED.iter().map(|(id, _)| (*id, labels(*id))).collect();
         for endpoint in datapath.endpoints().list() {
             let identity = Self::of(&endpoint.record);
             identities.entry(identity.id).or_insert(identity.labels);
