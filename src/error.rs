@@ -152,6 +152,21 @@ pub enum Error {
         /// What the caller can do.
         remedy: Cow<'static, str>,
     },
+    /// An endpoint's policy needs more map entries than it may have. Nothing of it is in force.
+    #[error(
+        "policy of endpoint {endpoint} needs {count} entries, {limit} are allowed: {}; select fewer or broader peers and ports, or raise the limit",
+        .contributors.join(", ")
+    )]
+    PolicyTooLarge {
+        /// The endpoint's id.
+        endpoint: u16,
+        /// The entries needed.
+        count: usize,
+        /// The most it may have.
+        limit: usize,
+        /// The rules that make the most entries, with their selectors.
+        contributors: Vec<String>,
+    },
     /// A pinned map differs from what this build expects.
     #[error("{object} has another layout than expected:\n  {}", .differences.join("\n  "))]
     LayoutMismatch {
@@ -277,7 +292,7 @@ impl Error {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } | Self::AddressInUse { .. } => ErrorKind::AlreadyExists,
             Self::InvalidInput { .. } | Self::AddressOutOfPool { .. } => ErrorKind::InvalidInput,
-            Self::PoolExhausted { .. } | Self::Full { .. } => ErrorKind::Exhausted,
+            Self::PoolExhausted { .. } | Self::Full { .. } | Self::PolicyTooLarge { .. } => ErrorKind::Exhausted,
             Self::LayoutMismatch { .. } => ErrorKind::LayoutMismatch,
             Self::Foreign { .. } => ErrorKind::Foreign,
             Self::Unsupported { .. } => ErrorKind::Unsupported,

@@ -53,6 +53,18 @@ impl PolicyL4 {
             Self::Ports(_, ports) => 8 + ports.bits(),
         }
     }
+
+    /// Whether all that `other` judges is judged by this too. What contains another sorts before it, with only what it
+    /// contains in between.
+    pub fn contains(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Ports(..), Self::Any) => false,
+            (Self::Ports(protocol, ports), Self::Ports(other, narrow)) => {
+                protocol == other && ports.bits() <= narrow.bits() && ports.contains(narrow.port())
+            }
+        }
+    }
 }
 
 /// As `cilium-dbg bpf policy get` prints it: `8080/TCP`, `8/ICMP`, `1024-2047/UDP`, `TCP`, `ANY`.

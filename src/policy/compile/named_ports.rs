@@ -1,0 +1,37 @@
+//! Names that an endpoint has given to its ports.
+
+use std::collections::BTreeSet;
+
+use crate::tables::Protocol;
+
+/// The names that an endpoint has given to its ports. One name may stand for several, as when two containers of a pod
+/// use it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NamedPorts(BTreeSet<(String, Protocol, u16)>);
+
+impl NamedPorts {
+    /// No names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Also this one.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, protocol: Protocol, port: u16) -> Self {
+        self.0.insert((name.into(), protocol, port));
+        self
+    }
+
+    /// The ports of a protocol that have this name, in order.
+    pub fn resolve(&self, name: &str, protocol: Protocol) -> impl Iterator<Item = u16> {
+        let first = (name.to_owned(), protocol, 0);
+        let last = (name.to_owned(), protocol, u16::MAX);
+        self.0.range(first..=last).map(|(_, _, port)| *port)
+    }
+}
+
+impl<S: Into<String>> FromIterator<(S, Protocol, u16)> for NamedPorts {
+    fn from_iter<I: IntoIterator<Item = (S, Protocol, u16)>>(ports: I) -> Self {
+        Self(ports.into_iter().map(|(name, protocol, port)| (name.into(), protocol, port)).collect())
+    }
+}
