@@ -61,6 +61,7 @@
 //! | [`ipcache`] | which identity a prefix has: several sources, one map |
 //! | [`policy`] | rules, whom they select, and their compilation |
 //! | [`enforcement`] | policy in force: swapping endpoints' policies whole |
+//! | [`conntrack`] | connections: listing, flushing, collecting those that have ended |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |
 //! | [`Datapath`] | the facade over all of it |
@@ -93,6 +94,7 @@ pub mod api;
 mod clock;
 #[cfg(feature = "cni")]
 pub mod cni;
+pub mod conntrack;
 mod datapath;
 pub mod endpoint;
 pub mod enforcement;

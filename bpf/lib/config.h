@@ -18,6 +18,8 @@ const volatile __u32 cfg_pods_ipv4_mask;
 /* The range from which pods get their IPv6 addresses: base and mask, as two halves each, network order. */
 const volatile __u64 cfg_pods_ipv6[2];
 const volatile __u64 cfg_pods_ipv6_mask[2];
+/* jiffies64 advances so often (HZ). */
+const volatile __u32 cfg_ticks_per_second;
 
 /* Whether an IPv4 address lies in this node's pod range. */
 static __always_inline bool in_pods_ipv4(__be32 address)

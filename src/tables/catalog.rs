@@ -3,8 +3,8 @@
 use crate::abi::{EventBudget, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
-    CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap, PolicyMaps,
-    PolicyStats, Switches, ct_errors_spec, fragment_specs,
+    CtErrors, CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap,
+    PolicyMaps, PolicyStats, Switches, fragment_specs,
 };
 
 /// As in `bpf/lib/verdicts.h`.
@@ -33,7 +33,7 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(PolicyStats::spec(), "packets and bytes by policy entry"),
         plain(CtMap::spec(), "connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
-        plain(ct_errors_spec(), "connections that could not be noted, by errno"),
+        plain(CtErrors::spec(), "connections that could not be noted, by errno"),
         plain(Switches::spec(), "switches of the programs"),
         plain(
             MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),
