@@ -76,7 +76,8 @@
 //! |---|---|
 //! | `api` | module `api`; dependencies ureq and humantime |
 //! | `cni` | module `cni`, and `api` |
-//! | `programs` | both, which is what the three example programs need |
+//! | `yaml` | `policy::Policy::from_yaml`; dependency serde-saphyr (JSON needs no feature) |
+//! | `programs` | all of them, which is what the three example programs need |
 //!
 //! # What it needs
 //!
@@ -122,7 +123,7 @@ pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
     NodeConfig, NodeDevice, Status,
 };
-pub use error::{Error, ErrorKind, Result};
+pub use error::{DocumentProblem, Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};
 pub use mac::MacAddr;
