@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 use ipnetwork::IpNetwork;
 use podwire::Labels;
 use podwire::policy::{
-    Entity, FlatRule, L4Match, L4Ports, Peer, Peers, Policy, Repository, Rule, RuleNumber, Section, SectionKind,
-    Selector,
+    Entity, FlatRule, L4Match, L4Ports, Peer, Peers, Policy, Repository, Rule, RuleChanges, RuleNumber, Section,
+    SectionKind, Selector,
 };
 use podwire::tables::{PolicyDirection, Protocol};
 use proptest::prelude::*;
@@ -165,7 +165,8 @@ fn numbers_stay_while_rules_stay() {
     let third = [(9, "shop/p[0].ingress[0]"), (10, "shop/p[0].egress[0]")];
     assert_eq!(numbers(&repository), of(&[&third[..], &everybody].concat()));
     assert_eq!(repository.revision(), 5);
-    assert_eq!(repository.remove("shop/p"), Some(policy(&[&a])));
+    let removed = repository.remove("shop/p").expect("there");
+    assert_eq!((removed.added.len(), removed.removed), (0, vec![RuleNumber::new(9), RuleNumber::new(10)]));
     assert_eq!(repository.remove("shop/p"), None);
     assert_eq!((numbers(&repository), repository.revision()), (of(&everybody), 6));
 }
@@ -181,12 +182,12 @@ fn rules_are_removed_by_their_labels() {
     let two = Policy::new("two").rule(labelled("c", &["k8s:x=1", "k8s:y=1"]));
     repository.replace(one).and_then(|_| repository.replace(two)).expect("valid");
     let labels = |texts: &[&str]| Labels::parse(texts).expect("valid");
-    assert_eq!(repository.remove_labelled(&labels(&["k8s:x=2"])).expect("valid"), 0);
+    assert_eq!(repository.remove_labelled(&labels(&["k8s:x=2"])), (0, RuleChanges::default()));
     assert_eq!(repository.revision(), 3);
-    assert_eq!(repository.remove_labelled(&labels(&["k8s:y=1", "k8s:x=1"])).expect("valid"), 2);
+    assert_eq!(repository.remove_labelled(&labels(&["k8s:y=1", "k8s:x=1"])).0, 2);
     assert_eq!(repository.names().collect::<Vec<_>>(), ["one"]);
     assert_eq!(numbers(&repository), BTreeMap::from([(2, "one[0].ingress[0]".to_owned())]));
-    assert_eq!(repository.remove_labelled(&Labels::new()).expect("valid"), 1);
+    assert_eq!(repository.remove_labelled(&Labels::new()).1.removed, [RuleNumber::new(2)]);
     assert_eq!(repository.all_rules().count(), 0);
 }
 
@@ -319,7 +320,7 @@ proptest! {
         history in prop::collection::vec((0usize..2, prop::collection::vec(0usize..4, 0..5)), 1..20),
         rules in prop::collection::vec(rule(), 4),
     ) {
-        let mut repository = Repository::new();
+        let (mut repository, mut in_force) = (Repository::new(), Vec::new());
         for (policy, chosen) in history {
             let name = format!("policy{policy}");
             let others = |repository: &Repository| -> Vec<_> {
@@ -327,7 +328,13 @@ proptest! {
             };
             let (before, unconcerned) = (numbers_of_rules(&repository, &name), others(&repository));
             let policy = chosen.iter().fold(Policy::new(&name), |policy, index| policy.rule(rules[*index].clone()));
-            repository.replace(policy).expect("valid");
+            let changes = repository.replace(policy).expect("valid");
+            in_force.retain(|flat: &FlatRule| !changes.removed.contains(&flat.rule));
+            in_force.extend(changes.added);
+            in_force.sort_by_key(|flat| flat.rule);
+            let mut flat: Vec<_> = repository.flat().cloned().collect();
+            flat.sort_by_key(|flat| flat.rule);
+            prop_assert_eq!(&flat, &in_force, "the changes do not add up");
             prop_assert_eq!(others(&repository), unconcerned);
             for (rule, after) in numbers_of_rules(&repository, &name) {
                 let before = before.iter().find(|(old, _)| *old == rule).map_or(&[][..], |(_, numbers)| numbers);

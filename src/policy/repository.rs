@@ -30,6 +30,15 @@ impl fmt::Display for RuleSource {
     }
 }
 
+/// What a change of policies means for the compiler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleChanges {
+    /// Rules that were not there before.
+    pub added: Vec<FlatRule>,
+    /// The numbers of those that are gone.
+    pub removed: Vec<RuleNumber>,
+}
+
 /// A rule, lowered.
 #[derive(Debug)]
 struct Lowered {
@@ -75,10 +84,16 @@ impl Repository {
     }
 
     /// Puts a policy in the place of the one with its name, or beside the others. Fails, and changes nothing, if
-    /// [`Policy::check`] does. Returns the new revision.
-    pub fn replace(&mut self, policy: Policy) -> Result<u64> {
+    /// [`Policy::check`] does.
+    pub fn replace(&mut self, policy: Policy) -> Result<RuleChanges> {
         policy.check()?;
+        Ok(self.put(policy))
+    }
+
+    /// The same for a policy that was checked.
+    fn put(&mut self, policy: Policy) -> RuleChanges {
         let Policy { name, rules } = policy;
+        let mut changes = RuleChanges::default();
         // rules that were there keep their numbers; of equal rules each is taken once
         let mut old: HashMap<Rule, Vec<Vec<FlatRule>>> = HashMap::new();
         for lowered in self.policies.remove(&name).unwrap_or_default() {
@@ -86,15 +101,28 @@ impl Repository {
         }
         let mut stored = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
-            let numbers = old.get_mut(&rule).and_then(Vec::pop).into_iter().flatten().map(|flat| flat.rule);
-            stored.push(self.lower(&name, index, rule, numbers));
+            let kept = old.get_mut(&rule).and_then(Vec::pop);
+            let new = kept.is_none();
+            let numbers = kept.into_iter().flatten().map(|flat| flat.rule);
+            let lowered = self.lower(&name, index, rule, numbers);
+            if new {
+                changes.added.extend(lowered.flat.iter().cloned());
+            }
+            stored.push(lowered);
         }
-        for flat in old.values().flatten().flatten() {
-            self.sources.remove(&flat.rule);
-        }
+        changes.removed = old.values().flatten().flatten().map(|flat| flat.rule).collect();
+        self.forget(&mut changes);
         self.policies.insert(name, stored);
+        changes
+    }
+
+    /// Ends a change: what was removed has no source any more.
+    fn forget(&mut self, changes: &mut RuleChanges) {
+        changes.removed.sort_unstable();
+        for number in &changes.removed {
+            self.sources.remove(number);
+        }
         self.revision += 1;
-        Ok(self.revision)
     }
 
     fn lower(&mut self, policy: &str, index: usize, rule: Rule, old: impl Iterator<Item = RuleNumber>) -> Lowered {
@@ -126,42 +154,49 @@ impl Repository {
         }
     }
 
-    /// Removes the policy of this name and returns it.
-    pub fn remove(&mut self, name: &str) -> Option<Policy> {
+    /// Removes the policy of this name; `None` if there is none.
+    pub fn remove(&mut self, name: &str) -> Option<RuleChanges> {
         let stored = self.policies.remove(name)?;
-        self.revision += 1;
-        let mut policy = Policy::new(name);
-        for lowered in stored {
-            for flat in &lowered.flat {
-                self.sources.remove(&flat.rule);
-            }
-            policy.rules.push(lowered.rule);
-        }
-        Some(policy)
+        let removed = stored.iter().flat_map(|lowered| &lowered.flat).map(|flat| flat.rule).collect();
+        let mut changes = RuleChanges { added: Vec::new(), removed };
+        self.forget(&mut changes);
+        Some(changes)
     }
 
     /// Removes every rule that has all of these labels (so every rule, given none), and policies of which nothing is left.
-    /// Returns how many rules.
-    pub fn remove_labelled(&mut self, labels: &Labels) -> Result<usize> {
+    /// Also tells how many rules those were; if none, nothing changed.
+    pub fn remove_labelled(&mut self, labels: &Labels) -> (usize, RuleChanges) {
         let has = |rule: &Rule| labels.iter().all(|label| rule.labels.contains(label));
-        let concerned: Vec<String> = self
-            .policies
-            .iter()
-            .filter(|(_, rules)| rules.iter().any(|lowered| has(&lowered.rule)))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let mut removed = 0;
-        for name in concerned {
-            let rules: Vec<Rule> = self.rules(&name).cloned().collect();
-            let kept: Vec<Rule> = rules.iter().filter(|rule| !has(rule)).cloned().collect();
-            removed += rules.len() - kept.len();
-            if kept.is_empty() {
-                self.remove(&name);
-            } else {
-                self.replace(Policy { name, rules: kept })?;
+        let (mut removed, mut changes) = (0, RuleChanges::default());
+        for rules in self.policies.values_mut() {
+            rules.retain(|lowered| {
+                let goes = has(&lowered.rule);
+                if goes {
+                    removed += 1;
+                    changes.removed.extend(lowered.flat.iter().map(|flat| flat.rule));
+                }
+                !goes
+            });
+        }
+        if removed > 0 {
+            self.policies.retain(|_, rules| !rules.is_empty());
+            self.forget(&mut changes);
+            self.renumber_places();
+        }
+        (removed, changes)
+    }
+
+    /// Says anew where rules stand, after others before them went.
+    fn renumber_places(&mut self) {
+        for rules in self.policies.values() {
+            for (place, flat) in
+                rules.iter().enumerate().flat_map(|(place, rule)| rule.flat.iter().map(move |flat| (place, flat)))
+            {
+                if let Some(source) = self.sources.get_mut(&flat.rule) {
+                    source.rule = place;
+                }
             }
         }
-        Ok(removed)
     }
 
     /// The policies' names, in order.
