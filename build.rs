@@ -59,6 +59,8 @@ fn clang_args(root: &Path, arch_include: &str) -> Vec<String> {
     let bpf = root.join("bpf");
     let mut args = vec![
         "-mcpu=v3".to_owned(),
+        // Memory barriers depend on where the programs run.
+        format!("-D__TARGET_ARCH_{}", target_arch()),
         "-Wall".to_owned(),
         "-Wextra".to_owned(),
         format!("-I{}", bpf.display()),
@@ -75,6 +77,16 @@ fn clang_args(root: &Path, arch_include: &str) -> Vec<String> {
         args.push("-Werror".to_owned());
     }
     args
+}
+
+/// The target's name in libbpf's headers (`bpf/bpf_tracing.h`).
+fn target_arch() -> String {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| "x86_64".to_owned());
+    match arch.as_str() {
+        "x86_64" | "x86" => "x86".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        _ => arch,
+    }
 }
 
 /// Where libbpf-sys put `bpf/bpf_helpers.h` and its neighbours: the headers of the libbpf that is linked.

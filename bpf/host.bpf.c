@@ -7,19 +7,17 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_HOST
 
-#define IDENTITY_HOST 1
-
-static __always_inline int from_host(struct __sk_buff *skb)
+static __always_inline int from_host(struct __sk_buff *skb, struct sender *from)
 {
 	struct ethernet *eth = packet_bytes(skb, ETH_HLEN);
 
 	if (!eth)
 		return DROP(REASON_INVALID_PACKET);
-	trace(skb, TRACE_FROM_HOST, 0, 0, IDENTITY_HOST);
+	trace(skb, TRACE_FROM_HOST, from);
 	if (eth->type == ETHERTYPE_IPV4)
-		return ipv4_from_host(skb, IDENTITY_HOST);
+		return ipv4_from_host(skb, from);
 	if (eth->type == ETHERTYPE_IPV6)
-		return ipv6_from_host(skb, IDENTITY_HOST);
+		return ipv6_from_host(skb, from);
 	return PASS;
 }
 
@@ -27,15 +25,19 @@ static __always_inline int from_host(struct __sk_buff *skb)
 SEC("tc")
 int cil_from_host(struct __sk_buff *skb)
 {
-	return finish(skb, from_host(skb), METRICS_INGRESS, 0, IDENTITY_HOST);
+	struct sender from = { .identity = IDENTITY_HOST, .direction = METRICS_INGRESS };
+
+	return finish(skb, from_host(skb, &from), &from);
 }
 
 /* Ingress of cilium_host and cilium_net: what enters the host's stack. */
 SEC("tc")
 int cil_to_host(struct __sk_buff *skb)
 {
+	struct sender from = {};
+
 	count_forward(skb, FORWARD_TO_HOST);
-	trace(skb, TRACE_TO_HOST, 0, 0, 0);
+	trace(skb, TRACE_TO_HOST, &from);
 	return PASS;
 }
 

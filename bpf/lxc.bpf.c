@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* The host side of every pod's veth pair. */
 #include "lib/arp.h"
+#include "lib/fast.h"
 #include "lib/finish.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -10,7 +11,7 @@
 #define THIS_FILE FILE_LXC
 
 static __always_inline int from_container(struct __sk_buff *skb, const struct podwire_endpoint *self,
-					  struct sender from)
+					  struct admission *a)
 {
 	struct ethernet *eth = packet_bytes(skb, ETH_HLEN);
 
@@ -20,12 +21,13 @@ static __always_inline int from_container(struct __sk_buff *skb, const struct po
 		return DROP(REASON_INVALID_SMAC);
 	if (unlikely(has_vlan(skb, eth)))
 		return DROP(REASON_VLAN_FILTERED);
-	trace(skb, TRACE_FROM_LXC, from.lxc_id, 0, from.identity);
+	copy_mac(a->in_mac, eth->source);
+	trace(skb, TRACE_FROM_LXC, &a->from);
 	switch (eth->type) {
 	case ETHERTYPE_IPV4:
-		return ipv4_from_pod(skb, self, from);
+		return ipv4_from_pod(skb, self, a);
 	case ETHERTYPE_IPV6:
-		return ipv6_from_pod(skb, self, from);
+		return ipv6_from_pod(skb, self, a);
 	case ETHERTYPE_ARP:
 		return arp_from_pod(skb, self);
 	default:
@@ -33,21 +35,29 @@ static __always_inline int from_container(struct __sk_buff *skb, const struct po
 	}
 }
 
+static __always_inline int from_container_slowly(struct __sk_buff *skb)
+{
+	const struct podwire_endpoint *self = endpoint_of_device(skb->ifindex);
+	struct admission a = { .hook = HOOK_FROM_POD, .from = { .direction = METRICS_EGRESS } };
+
+	if (unlikely(!self))
+		return finish(skb, DROP(REASON_UNKNOWN_SENDER), &a.from);
+	a.self_id = self->lxc_id;
+	a.from.lxc_id = self->lxc_id;
+	a.from.identity = self->sec_id;
+	return finish(skb, from_container(skb, self, &a), &a.from);
+}
+
 /* Ingress of the host side: what the pod sends. */
 SEC("tc")
 int cil_from_container(struct __sk_buff *skb)
 {
-	const struct podwire_endpoint *self = endpoint_of_device(skb->ifindex);
-	struct sender from = { .direction = METRICS_EGRESS };
+	int verdict = fast(skb, HOOK_FROM_POD);
 
-	if (unlikely(!self))
-		return finish(skb, DROP(REASON_UNKNOWN_SENDER), METRICS_EGRESS, 0, 0);
-	from.lxc_id = self->lxc_id;
-	from.identity = self->sec_id;
-	return finish(skb, from_container(skb, self, from), METRICS_EGRESS, from.lxc_id, from.identity);
+	return likely(verdict != NOT_FAST) ? verdict : from_container_slowly(skb);
 }
 
-static __always_inline int to_container(struct __sk_buff *skb, const struct podwire_endpoint *self)
+static __always_inline int to_container(struct __sk_buff *skb, const struct podwire_endpoint *self, struct admission *a)
 {
 	struct ethernet *eth = packet_bytes(skb, ETH_HLEN);
 	int verdict = PASS;
@@ -57,9 +67,9 @@ static __always_inline int to_container(struct __sk_buff *skb, const struct podw
 	if (has_vlan(skb, eth))
 		return DROP(REASON_VLAN_FILTERED);
 	if (eth->type == ETHERTYPE_IPV4)
-		verdict = ipv4_to_pod(skb, self);
+		verdict = ipv4_to_pod(skb, self, a);
 	else if (eth->type == ETHERTYPE_IPV6)
-		verdict = ipv6_to_pod(skb, self);
+		verdict = ipv6_to_pod(skb, self, a);
 	else if (eth->type != ETHERTYPE_ARP)
 		return DROP(REASON_UNSUPPORTED_L3);
 	if (!is_drop(verdict))
@@ -67,15 +77,25 @@ static __always_inline int to_container(struct __sk_buff *skb, const struct podw
 	return verdict;
 }
 
+static __always_inline int to_container_slowly(struct __sk_buff *skb)
+{
+	const struct podwire_endpoint *self = endpoint_of_device(skb->ifindex);
+	struct admission a = { .hook = HOOK_TO_POD, .from = { .direction = METRICS_INGRESS } };
+
+	if (unlikely(!self))
+		return finish(skb, DROP(REASON_UNROUTABLE), &a.from);
+	a.self_id = self->lxc_id;
+	a.from.lxc_id = self->lxc_id;
+	return finish(skb, to_container(skb, self, &a), &a.from);
+}
+
 /* Egress of the host side: what the host's stack, or cil_from_host, sends to the pod. */
 SEC("tc")
 int cil_to_container(struct __sk_buff *skb)
 {
-	const struct podwire_endpoint *self = endpoint_of_device(skb->ifindex);
+	int verdict = fast(skb, HOOK_TO_POD);
 
-	if (unlikely(!self))
-		return finish(skb, DROP(REASON_UNROUTABLE), METRICS_INGRESS, 0, 0);
-	return finish(skb, to_container(skb, self), METRICS_INGRESS, self->lxc_id, 0);
+	return likely(verdict != NOT_FAST) ? verdict : to_container_slowly(skb);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -3,6 +3,7 @@
 mod builder;
 mod cleanup;
 mod config;
+mod hash_keys;
 mod host;
 mod inspect;
 mod node;

@@ -61,7 +61,6 @@
 //! | [`ipcache`] | which identity a prefix has: several sources, one map |
 //! | [`policy`] | rules, whom they select, and their compilation |
 //! | [`enforcement`] | policy in force: swapping endpoints' policies whole |
-//! | [`conntrack`] | connections: listing, flushing, collecting those that have ended |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |
 //! | [`Datapath`] | the facade over all of it |
@@ -76,8 +75,7 @@
 //! |---|---|
 //! | `api` | module `api`; dependencies ureq and humantime |
 //! | `cni` | module `cni`, and `api` |
-//! | `yaml` | `policy::Policy::from_yaml`; dependency serde-saphyr (JSON needs no feature) |
-//! | `programs` | all of them, which is what the three example programs need |
+//! | `programs` | both, which is what the three example programs need |
 //!
 //! # What it needs
 //!
@@ -95,7 +93,6 @@ pub mod api;
 mod clock;
 #[cfg(feature = "cni")]
 pub mod cni;
-pub mod conntrack;
 mod datapath;
 pub mod endpoint;
 pub mod enforcement;
@@ -123,7 +120,7 @@ pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
     NodeConfig, NodeDevice, Status,
 };
-pub use error::{DocumentProblem, Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};
 pub use mac::MacAddr;

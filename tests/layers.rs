@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["abi", "ipam", "netlink", "netns", "state", "sysctl"],
     &["maps", "program"],
     &["tables"],
-    &["conntrack", "events", "identity", "ipcache"],
+    &["events", "identity", "ipcache"],
     &["endpoint", "enforcement", "policy", "service"],
     &["datapath"],
     &["api", "cni"],

@@ -170,10 +170,10 @@ fn trace_event(point: u8, (source, identity): (u16, u32), destination: u16, fram
     Event::Trace(notify, frame[..frame.len().min(128)].to_vec())
 }
 
-/// The packet's hash is the kernel's affair.
+/// The packet's hash is the kernel's affair; what connection tracking knew is looked at by the tests of policies.
 fn without_hash(events: Vec<Event>) -> Vec<Event> {
     let plain = events.into_iter().map(|event| match event {
-        Event::Trace(notify, head) => Event::Trace(TraceNotify { hash: 0, ..notify }, head),
+        Event::Trace(notify, head) => Event::Trace(TraceNotify { hash: 0, dst_label: 0, reason: 0, ..notify }, head),
         other => other,
     });
     plain.collect()
@@ -201,7 +201,7 @@ fn traces_show_a_packet_as_it_came_and_as_it_goes() {
         (FROM_CONTAINER, &long, vec![(FROM_LXC, a, 0, false), (TO_LXC, a, B.id, true)]),
         (FROM_CONTAINER, &outside, vec![(FROM_LXC, a, 0, false), (STACK, a, 0, false)]),
         (FROM_HOST, &inward, vec![(OF_HOST, host, 0, false), (TO_LXC, host, B.id, true)]),
-        (FROM_NETDEV, &received, vec![(OF_NETWORK, world, 0, false), (TO_LXC, world, B.id, true)]),
+        (FROM_NETDEV, &received, vec![(OF_NETWORK, world, 0, false), (TO_LXC, (0, 10), B.id, true)]),
         (TO_HOST, &outside, vec![(HOST, (0, 0), 0, false)]),
         (TO_NETDEV, &outside, vec![(NETWORK, (0, 0), 0, false)]),
     ];

@@ -182,7 +182,8 @@ fn malformed_packets_of_the_network_are_the_stacks() {
     node.run(FROM_NETDEV, &routing_0).dropped(156);
     let cut = ipv6_raw(RECEIVED, (OUTSIDE6, B.v6()), 64, 60, &[17, 3, 0, 0, 0, 0, 0, 0]);
     node.run(FROM_NETDEV, &cut).dropped(156);
-    let whole = ipv6_raw(RECEIVED, (OUTSIDE6, B.v6()), 64, 60, &[17, 0, 1, 4, 0, 0, 0, 0]);
+    let options_and_udp = [17, 0, 1, 4, 0, 0, 0, 0, 0x13, 0x88, 0, 53, 0, 8, 0, 0];
+    let whole = ipv6_raw(RECEIVED, (OUTSIDE6, B.v6()), 64, 60, &options_and_udp);
     let expected = to_pod(&with(&whole, ETH + 7, &[63]), &B);
     node.run(FROM_NETDEV, &whole).forwarded(REDIRECT, &expected, Some(NetworkToPod));
     let to_the_host = ipv6_raw(RECEIVED, (OUTSIDE6, GATEWAY6), 64, 43, &[17, 0, 0, 0, 0, 0, 0, 0]);

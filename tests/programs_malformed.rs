@@ -128,8 +128,12 @@ fn ipv4_headers_that_lie() {
     let long_header = with(&ipv4_with(&frame, 2, &36u16.to_be_bytes()), ETH, &[0x4a]);
     node.run(FROM_CONTAINER, &long_header).dropped(134);
     node.run(FROM_CONTAINER, &with(&frame, ETH, &[0x4f])).dropped(134);
+    // A packet that ends before its ports, or in the middle of them.
+    for length in [20, 27] {
+        node.run(FROM_CONTAINER, &ipv4_with(&frame, 2, &u16::to_be_bytes(length))).dropped(134);
+    }
     // Less than the frame holds is padding.
-    for length in [20, total - 1] {
+    for length in [28, total - 1] {
         let frame = ipv4_with(&frame, 2, &length.to_be_bytes());
         assert_eq!(node.run(FROM_CONTAINER, &frame).verdict, REDIRECT, "total length {length}");
     }
@@ -146,7 +150,10 @@ fn ipv6_headers_that_lie() {
     for length in [payload + 1, 0x7fff, 0xffff] {
         node.run(FROM_CONTAINER, &with(&frame, ETH + 4, &length.to_be_bytes())).dropped(134);
     }
-    for length in [0, 1, payload - 1] {
+    for length in [0, 1, 7] {
+        node.run(FROM_CONTAINER, &with(&frame, ETH + 4, &u16::to_be_bytes(length))).dropped(134);
+    }
+    for length in [8, payload - 1] {
         let frame = with(&frame, ETH + 4, &length.to_be_bytes());
         assert_eq!(node.run(FROM_CONTAINER, &frame).verdict, REDIRECT, "payload length {length}");
     }

@@ -113,7 +113,7 @@ struct podwire_ct_entry {
 	__u32 egress_rule; /* number of the rule that let the opener send, 0 none */
 	__u32 ingress_rule; /* number of the rule that let the other side receive, 0 none */
 	__u32 claim; /* 1 while somebody revives or removes a dead entry */
-	__u32 pad;
+	__u32 judged; /* generation of the latest verdict that was reported */
 };
 
 /*

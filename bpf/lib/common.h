@@ -30,6 +30,8 @@ enum source_file {
 	FILE_ARP = 42,
 	FILE_NDP = 43,
 	FILE_DELIVER = 44,
+	FILE_TRANSPORT = 45,
+	FILE_ADMIT = 46,
 };
 
 /* A drop as one negative number: reason, file and line. A file defines THIS_FILE after its includes, before its code. */
@@ -43,6 +45,7 @@ enum source_file {
 enum reason {
 	REASON_INVALID_SMAC = 130,
 	REASON_INVALID_SIP = 132,
+	REASON_POLICY_DENIED = 133,
 	REASON_INVALID_PACKET = 134,
 	REASON_UNSUPPORTED_L3 = 139,
 	REASON_WRITE_ERROR = 141,
@@ -51,10 +54,17 @@ enum reason {
 	REASON_INVALID_EXTHDR = 156,
 	REASON_UNSUPPORTED_L2 = 166,
 	REASON_UNKNOWN_SENDER = 172,
+	REASON_FIRST_FRAGMENT_NOT_FOUND = 175,
 	REASON_FORBIDDEN_ICMP6 = 176,
+	REASON_POLICY_DENY_RULE = 181,
 	REASON_VLAN_FILTERED = 182,
 	REASON_TTL_EXCEEDED = 196,
+	REASON_ENDPOINT_NOT_READY = 203,
 };
+
+/* A word that another CPU may change at any time: read or written once, whole. */
+#define READ_ONCE(word) (*(const volatile typeof(word) *)&(word))
+#define WRITE_ONCE(word, value) (*(volatile typeof(word) *)&(word) = (value))
 
 #ifndef likely
 #define likely(x) __builtin_expect(!!(x), 1)

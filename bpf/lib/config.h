@@ -18,8 +18,18 @@ const volatile __u32 cfg_pods_ipv4_mask;
 /* The range from which pods get their IPv6 addresses: base and mask, as two halves each, network order. */
 const volatile __u64 cfg_pods_ipv6[2];
 const volatile __u64 cfg_pods_ipv6_mask[2];
+/* Identities of addresses that nothing is known of. */
+const volatile __u32 cfg_world_ipv4;
+const volatile __u32 cfg_world_ipv6;
 /* jiffies64 advances so often (HZ). */
 const volatile __u32 cfg_ticks_per_second;
+/* Seconds for which a packet keeps its connection's entry: TCP, before anything but a SYN was seen, when over; others. */
+const volatile __u32 cfg_ct_lifetime_tcp;
+const volatile __u32 cfg_ct_lifetime_tcp_syn;
+const volatile __u32 cfg_ct_lifetime_closing;
+const volatile __u32 cfg_ct_lifetime_any;
+/* Random, for hashes whose collisions nobody outside can choose. */
+const volatile __u64 cfg_hash_keys[5];
 
 /* Whether an IPv4 address lies in this node's pod range. */
 static __always_inline bool in_pods_ipv4(__be32 address)

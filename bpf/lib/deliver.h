@@ -8,11 +8,12 @@
 #include "lib/metrics.h"
 #include "lib/packet.h"
 
-/* Who sent a packet, as far as counters and events care. */
-struct sender {
-	__u16 lxc_id; /* 0: not a local pod */
-	__u32 identity;
-	__u8 direction; /* enum metrics_direction */
+/* Where a packet goes. */
+struct target {
+	__u32 ifindex; /* host side of a local pod's pair; 0: to the host's stack */
+	bool is_here; /* a local pod, or the host itself */
+	__u8 mac[8] __attribute__((aligned(8)));
+	__u8 node_mac[8];
 };
 
 static __always_inline void write_macs(struct ethernet *eth, const __u8 *destination, const __u8 *source)
@@ -25,22 +26,24 @@ static __always_inline void write_macs(struct ethernet *eth, const __u8 *destina
  * Into a pod from an ingress hook: straight to the far end of its veth pair, past the host's queues. The frame's
  * addresses are written before the trace, so that the event shows what the pod receives.
  */
-static __always_inline int deliver_to_pod(struct __sk_buff *skb, struct ethernet *eth, const struct endpoint_info *pod,
-					  struct sender from, __u32 point)
+static __always_inline int deliver_to_pod(struct __sk_buff *skb, struct ethernet *eth, const struct target *pod,
+					  const struct sender *from, __u32 point)
 {
 	write_macs(eth, pod->mac, pod->node_mac);
 	count_forward(skb, point);
-	trace(skb, TRACE_TO_LXC, from.lxc_id, pod->lxc_id, from.identity);
+	trace(skb, TRACE_TO_LXC, from);
 	return bpf_redirect_peer(pod->ifindex, 0);
 }
 
 /* Into a pod from an egress hook, where the kernel does not allow the short way: out of its host-side device. */
 static __always_inline int deliver_from_egress(struct __sk_buff *skb, struct ethernet *eth,
-					       const struct endpoint_info *pod, __u32 identity)
+					       const struct endpoint_info *pod, struct sender *from)
 {
+	from->dst_id = pod->lxc_id;
+	from->dst_identity = pod->sec_id;
 	write_macs(eth, pod->mac, pod->node_mac);
 	count_forward(skb, FORWARD_HOST_TO_POD);
-	trace(skb, TRACE_TO_LXC, 0, pod->lxc_id, identity);
+	trace(skb, TRACE_TO_LXC, from);
 	return bpf_redirect(pod->ifindex, 0);
 }
 
@@ -56,10 +59,10 @@ static __always_inline int hand_to_host(struct ethernet *eth)
 	return bpf_redirect(cfg_host_ifindex, BPF_F_INGRESS);
 }
 
-static __always_inline int deliver_to_stack(struct __sk_buff *skb, struct ethernet *eth, struct sender from)
+static __always_inline int deliver_to_stack(struct __sk_buff *skb, struct ethernet *eth, const struct sender *from)
 {
 	count_forward(skb, FORWARD_POD_TO_STACK);
-	trace(skb, TRACE_TO_STACK, from.lxc_id, 0, from.identity);
+	trace(skb, TRACE_TO_STACK, from);
 	return hand_to_host(eth);
 }
 
@@ -67,11 +70,11 @@ static __always_inline int deliver_to_stack(struct __sk_buff *skb, struct ethern
  * A packet whose time to live is over is counted and reported as a drop, and given to the stack, which drops it with the
  * ICMP error that the sender is owed.
  */
-static __always_inline int expire(struct __sk_buff *skb, int verdict, struct sender from)
+static __always_inline int expire(struct __sk_buff *skb, int verdict, const struct sender *from)
 {
 	struct ethernet *eth;
 
-	finish_drop(skb, verdict, from.direction, from.lxc_id, from.identity);
+	finish_drop(skb, verdict, from);
 	eth = packet_bytes(skb, sizeof(*eth));
 	return eth ? hand_to_host(eth) : TC_ACT_SHOT;
 }

@@ -5,6 +5,16 @@
 #include "lib/common.h"
 #include "lib/runtime.h"
 
+/* Between whom a packet goes, as far as counters and events care. */
+struct sender {
+	__u32 identity;
+	__u32 dst_identity; /* 0: not known */
+	__u16 lxc_id; /* the pod whose program runs; 0: none */
+	__u16 dst_id; /* the receiving pod; 0: none, or not known */
+	__u8 direction; /* enum metrics_direction */
+	__u8 reason; /* enum trace_reason */
+};
+
 /* How much of a packet an event carries. */
 #define EVENT_HEAD 128
 /* A window of the drop limit lasts 2^8 ticks: about a second at 250 Hz. */
@@ -78,7 +88,7 @@ static __always_inline __u16 copy_head(struct __sk_buff *skb, __u8 *head)
 	return bpf_skb_load_bytes(skb, 0, head, length) ? 0 : length;
 }
 
-static __always_inline void emit_drop(struct __sk_buff *skb, int verdict, __u16 source, __u32 identity)
+static __always_inline void emit_drop(struct __sk_buff *skb, int verdict, const struct sender *from)
 {
 	struct podwire_event_budget *budget = event_budget();
 	struct drop_event *event;
@@ -93,11 +103,13 @@ static __always_inline void emit_drop(struct __sk_buff *skb, int verdict, __u16 
 	event->notify = (struct drop_notify){
 		.type = NOTIFY_DROP,
 		.subtype = drop_reason(verdict),
-		.source = source,
+		.source = from->lxc_id,
 		.hash = skb->hash,
 		.len_orig = skb->len,
 		.version = NOTIFY_DROP_VERSION,
-		.src_label = identity,
+		.src_label = from->identity,
+		.dst_label = from->dst_identity,
+		.dst_id = from->dst_id,
 		.line = drop_line(verdict),
 		.file = drop_file(verdict),
 		.ifindex = skb->ifindex,
@@ -107,7 +119,7 @@ static __always_inline void emit_drop(struct __sk_buff *skb, int verdict, __u16 
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __noinline int emit_trace(struct __sk_buff *skb, __u32 point, __u32 source, __u32 destination, __u32 identity)
+static __noinline int emit_trace(struct __sk_buff *skb, __u32 point, const struct sender *from)
 {
 	struct podwire_event_budget *budget = event_budget();
 	struct trace_event *event;
@@ -122,12 +134,14 @@ static __noinline int emit_trace(struct __sk_buff *skb, __u32 point, __u32 sourc
 	event->notify = (struct trace_notify){
 		.type = NOTIFY_TRACE,
 		.subtype = point,
-		.source = source,
+		.source = from->lxc_id,
 		.hash = skb->hash,
 		.len_orig = skb->len,
 		.version = NOTIFY_TRACE_VERSION,
-		.src_label = identity,
-		.dst_id = destination,
+		.src_label = from->identity,
+		.dst_label = from->dst_identity,
+		.dst_id = from->dst_id,
+		.reason = from->reason,
 		.flags = event_flags(skb),
 		.ifindex = skb->ifindex,
 	};
@@ -137,10 +151,10 @@ static __noinline int emit_trace(struct __sk_buff *skb, __u32 point, __u32 sourc
 }
 
 /* Emits a trace event where tracing is on. Pointers into the packet stay valid. */
-static __always_inline void trace(struct __sk_buff *skb, __u32 point, __u16 source, __u16 destination, __u32 identity)
+static __always_inline void trace(struct __sk_buff *skb, __u32 point, const struct sender *from)
 {
 	const struct podwire_runtime *switches = runtime();
 
 	if (unlikely(switches && switches->trace))
-		emit_trace(skb, point, source, destination, identity);
+		emit_trace(skb, point, from);
 }

@@ -5,16 +5,16 @@
 #include "lib/events.h"
 #include "lib/metrics.h"
 
-static __noinline int finish_drop(struct __sk_buff *skb, int verdict, __u32 direction, __u32 source, __u32 identity)
+static __noinline int finish_drop(struct __sk_buff *skb, int verdict, const struct sender *from)
 {
-	count_drop(skb, verdict, direction);
-	emit_drop(skb, verdict, source, identity);
+	count_drop(skb, verdict, from->direction);
+	emit_drop(skb, verdict, from);
 	return TC_ACT_SHOT;
 }
 
-static __always_inline int finish(struct __sk_buff *skb, int verdict, __u8 direction, __u16 source, __u32 identity)
+static __always_inline int finish(struct __sk_buff *skb, int verdict, const struct sender *from)
 {
 	if (likely(!is_drop(verdict)))
 		return verdict;
-	return finish_drop(skb, verdict, direction, source, identity);
+	return finish_drop(skb, verdict, from);
 }

@@ -2,7 +2,9 @@
 /* IPv6 (RFC 8200): checks of a header and its extensions, the hop limit, and where a packet goes. */
 #pragma once
 
+#include "lib/admit.h"
 #include "lib/deliver.h"
+#include "lib/ip.h"
 #include "lib/lxc.h"
 #include "lib/ndp.h"
 #include "lib/packet.h"
@@ -12,30 +14,18 @@
 
 /* How many extension headers a packet may bear. */
 #define EXTENSIONS_MAX 8
-#define IPV6_LARGEST 65535
-
-enum ipv6_extension {
-	EXTENSION_HOP_BY_HOP = 0,
-	EXTENSION_ROUTING = 43,
-	EXTENSION_FRAGMENT = 44,
-	EXTENSION_AUTH = 51,
-	EXTENSION_DESTINATION = 60,
-	EXTENSION_MOBILITY = 135,
-};
-
-static __always_inline bool is_extension(__u8 header)
-{
-	return header == EXTENSION_HOP_BY_HOP || header == EXTENSION_ROUTING || header == EXTENSION_FRAGMENT ||
-	       header == EXTENSION_AUTH || header == EXTENSION_DESTINATION || header == EXTENSION_MOBILITY;
-}
 
 /* The first eight bytes of an extension header. */
 struct extension {
 	__u8 next;
 	__u8 length;
-	__u8 type; /* of a routing header */
+	__u8 type; /* of a routing header; of a fragment header it begins the place */
 	__u8 rest[5];
 };
+
+/* The place of a fragment: 13 bits of offset in units of 8 bytes, whether more follow in the last bit. */
+#define FRAGMENT_OFFSET 0xfff8
+#define FRAGMENT_MORE 0x0001
 
 static __always_inline __u32 extension_length(__u8 header, __u8 length)
 {
@@ -54,18 +44,22 @@ static __always_inline bool icmp6_hidden(struct __sk_buff *skb, __u32 offset)
 }
 
 /*
- * Walks the extension headers: 0 where they are whole and none is forbidden, else -1. Behind a fragment header that
- * is not the first there are no headers to look at. Routing headers of type 0 are forbidden (RFC 5095), and so is
- * neighbour discovery behind any extension header, where a check of the first header would miss it (RFC 6980).
+ * Walks the extension headers to the transport header: 0 where they are whole and none is forbidden, else -1. Behind a
+ * fragment header that is not the first there are no headers to look at. Routing headers of type 0 are forbidden (RFC 5095),
+ * and so is neighbour discovery behind any extension header, where a check of the first header would miss it (RFC 6980).
  */
-static __noinline int extensions_valid(struct __sk_buff *skb, __u32 header)
+static __noinline int extensions_walk(struct __sk_buff *skb, struct datagram *packet)
 {
 	__u32 offset = ETH_HLEN + IPV6_HLEN;
+	__u8 header = packet->proto;
 	struct extension extension;
 
 	for (int count = 0; count <= EXTENSIONS_MAX; count++) {
-		if (!is_extension(header))
-			return header == IPPROTO_ICMP6 && icmp6_hidden(skb, offset) ? -1 : 0;
+		if (!is_extension(header)) {
+			packet->proto = header;
+			packet->offset = offset;
+			return count && header == IPPROTO_ICMP6 && icmp6_hidden(skb, offset) ? -1 : 0;
+		}
 		/* Hop-by-hop options may only come first. */
 		if (count == EXTENSIONS_MAX || (header == EXTENSION_HOP_BY_HOP && count > 0))
 			return -1;
@@ -73,9 +67,18 @@ static __noinline int extensions_valid(struct __sk_buff *skb, __u32 header)
 			return -1;
 		if (header == EXTENSION_ROUTING && extension.type == 0)
 			return -1;
-		if (header == EXTENSION_FRAGMENT &&
-		    (*(__be16 *)&extension.type & bpf_htons(0xfff8)))
-			return 0;
+		if (header == EXTENSION_FRAGMENT) {
+			__be16 place = *(__be16 *)&extension.type;
+
+			packet->fragment.id = *(__be32 *)&extension.rest[1];
+			if (place & bpf_htons(FRAGMENT_OFFSET)) {
+				packet->fragment.is_later = true;
+				packet->proto = extension.next;
+				packet->offset = offset + sizeof(extension);
+				return 0;
+			}
+			packet->fragment.is_first = place & bpf_htons(FRAGMENT_MORE);
+		}
 		offset += extension_length(header, extension.length);
 		if (offset > skb->len)
 			return -1;
@@ -95,54 +98,66 @@ static __always_inline struct ethernet *ipv6_packet(struct __sk_buff *skb)
 		return NULL;
 	payload = bpf_ntohs(ip->payload_length);
 	/* The length field of a segment above 64 KiB, yet to be cut, is zero (Linux: BIG TCP). */
-	if (unlikely(payload == 0 && skb->len - ETH_HLEN - IPV6_HLEN > IPV6_LARGEST))
+	if (unlikely(payload == 0 && skb->len - ETH_HLEN - IPV6_HLEN > IP_LARGEST))
 		payload = skb->len - ETH_HLEN - IPV6_HLEN;
 	if (unlikely((ip->version_class >> 4) != 6 || payload > skb->len - ETH_HLEN - IPV6_HLEN))
 		return NULL;
 	return eth;
 }
 
-static __always_inline bool ipv6_is_multicast(const __u8 *address)
+/* Listener reports and the like, which a pod's stack sends by itself before and beside its address: dropped. */
+static __noinline int ipv6_multicast(struct __sk_buff *skb)
 {
-	return address[0] == 0xff;
-}
-
-static __always_inline bool ipv6_is_link_local(const __u8 *address)
-{
-	return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
-}
-
-/* Not an address of one host elsewhere: of the link, the loopback address, the unspecified one (RFC 4291). */
-static __always_inline bool ipv6_is_confined(const __u8 *address)
-{
-	return ipv6_is_link_local(address) ||
-	       (load64(address) == 0 && (load64(address + 8) & ~bpf_cpu_to_be64(1)) == 0);
-}
-
-/* Behind the checks of ipv6_from_pod: where an IPv6 packet of a pod goes. */
-static __always_inline int ipv6_route_from_pod(struct __sk_buff *skb, struct ethernet *eth, struct sender from)
-{
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + IPV6_HLEN);
+	struct datagram packet = { .family = ENDPOINT_IPV6 };
 	struct ipv6 *ip = (void *)(eth + 1);
-	const struct endpoint_info *pod = endpoint_by_ipv6(ip->destination);
+	__u8 header;
 
-	if (likely(pod && !(pod->flags & ENDPOINT_F_HOST))) {
-		if (unlikely(ip->hop_limit <= 1))
-			return expire(skb, DROP(REASON_TTL_EXCEEDED), from);
-		ip->hop_limit -= 1;
-		return deliver_to_pod(skb, eth, pod, from, FORWARD_POD_TO_POD);
-	}
-	if (!pod && in_pods_ipv6(ip->destination))
-		return DROP(REASON_UNROUTABLE);
-	if (!pod && ipv6_is_confined(ip->destination))
-		return DROP(REASON_UNKNOWN_TARGET);
-	return deliver_to_stack(skb, eth, from);
+	if (!eth)
+		return DROP(REASON_INVALID_PACKET);
+	header = ip->next_header;
+	packet.proto = header;
+	if (extensions_walk(skb, &packet))
+		return DROP(REASON_INVALID_EXTHDR);
+	if (header == IPPROTO_ICMP6 || header == EXTENSION_HOP_BY_HOP)
+		return DROP(REASON_FORBIDDEN_ICMP6);
+	return DROP(REASON_UNKNOWN_TARGET);
 }
 
-/* What a pod sends: its source is checked, neighbour discovery is answered, then its destination decides. */
-static __always_inline int ipv6_from_pod(struct __sk_buff *skb, const struct podwire_endpoint *self, struct sender from)
+/*
+ * The connection of a packet whose header ipv6_packet() found whole: 0, or a drop. Multicast messages that a pod's stack sends by
+ * itself, beside and before its address, belong to none.
+ */
+__noinline int ipv6_flow(struct __sk_buff *skb, struct flow *flow)
+{
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + IPV6_HLEN);
+	struct datagram packet = { .family = ENDPOINT_IPV6 };
+	struct ipv6 *ip = (void *)(eth + 1);
+	__u32 payload;
+
+	if (!eth || !flow)
+		return DROP(REASON_INVALID_PACKET);
+	payload = bpf_ntohs(ip->payload_length);
+	copy_ipv6(packet.source, ip->source);
+	copy_ipv6(packet.destination, ip->destination);
+	packet.proto = ip->next_header;
+	if (extensions_walk(skb, &packet))
+		return DROP(REASON_INVALID_EXTHDR);
+	if (payload == 0 && skb->len - ETH_HLEN - IPV6_HLEN > IP_LARGEST)
+		payload = skb->len - ETH_HLEN - IPV6_HLEN;
+	packet.length = payload + ETH_HLEN + IPV6_HLEN - packet.offset;
+	/* Extension headers may end behind the packet's own account of its length. */
+	if ((__s32)packet.length < 0)
+		return DROP(REASON_INVALID_EXTHDR);
+	return flow_parse(skb, flow, &packet);
+}
+
+/* What a pod sends: its source is checked, neighbour discovery is answered, then policy and connections decide. */
+static __always_inline int ipv6_from_pod(struct __sk_buff *skb, const struct podwire_endpoint *self, struct admission *a)
 {
 	struct ethernet *eth = ipv6_packet(skb);
 	struct ipv6 *ip;
+	int verdict;
 
 	if (unlikely(!eth))
 		return DROP(REASON_INVALID_PACKET);
@@ -153,57 +168,66 @@ static __always_inline int ipv6_from_pod(struct __sk_buff *skb, const struct pod
 		if (type)
 			return ndp_from_pod(skb, self, type);
 	}
-	if (unlikely(is_extension(ip->next_header))) {
-		if (extensions_valid(skb, ip->next_header))
-			return DROP(REASON_INVALID_EXTHDR);
-		eth = ipv6_packet(skb);
-		if (!eth)
-			return DROP(REASON_INVALID_PACKET);
-		ip = (void *)(eth + 1);
-	}
-	/* Listener reports and the like, which a pod's stack sends by itself before and beside its address. */
-	if (unlikely(ipv6_is_multicast(ip->destination))) {
-		if (ip->next_header == IPPROTO_ICMP6 || ip->next_header == EXTENSION_HOP_BY_HOP)
-			return DROP(REASON_FORBIDDEN_ICMP6);
-		return DROP(REASON_UNKNOWN_TARGET);
-	}
+	if (unlikely(ipv6_is_multicast(ip->destination)))
+		return ipv6_multicast(skb);
 	if (unlikely(!same_ipv6(ip->source, self->ipv6) || !(self->flags & PODWIRE_ENDPOINT_F_IPV6)))
 		return DROP(REASON_INVALID_SIP);
-	return ipv6_route_from_pod(skb, eth, from);
+	verdict = ipv6_flow(skb, &a->flow);
+	if (verdict)
+		return verdict;
+	verdict = admit(skb, a);
+	if (verdict)
+		return verdict;
+	eth = packet_bytes(skb, ETH_HLEN + IPV6_HLEN);
+	if (!eth)
+		return DROP(REASON_INVALID_PACKET);
+	ip = (void *)(eth + 1);
+	if (!a->target.ifindex)
+		return deliver_to_stack(skb, eth, &a->from);
+	if (unlikely(ip->hop_limit <= 1))
+		return expire(skb, DROP(REASON_TTL_EXCEEDED), &a->from);
+	ip->hop_limit -= 1;
+	return deliver_to_pod(skb, eth, &a->target, &a->from, FORWARD_POD_TO_POD);
 }
 
-/* What the network sends: past the stack where it is for a local pod, to the stack otherwise. */
-static __always_inline int ipv6_from_network(struct __sk_buff *skb, struct sender from)
+/* What the network sends: past the stack where it is for a local pod that may have it, to the stack otherwise. */
+static __always_inline int ipv6_from_network(struct __sk_buff *skb, struct admission *a)
 {
 	struct ethernet *eth = ipv6_packet(skb);
-	const struct endpoint_info *pod;
+	const struct endpoint_info *local;
 	struct ipv6 *ip;
+	int verdict;
 
 	if (!eth)
 		return PASS;
 	ip = (void *)(eth + 1);
 	if (unlikely(in_pods_ipv6(ip->source)))
 		return DROP(REASON_INVALID_SIP);
-	pod = endpoint_by_ipv6(ip->destination);
+	local = endpoint_by_ipv6(ip->destination);
 	/* The stack answers a packet at the end of its hops with an ICMP error. */
-	if (!pod || pod->flags & ENDPOINT_F_HOST || ip->hop_limit <= 1)
+	if (!local || local->flags & ENDPOINT_F_HOST || ip->hop_limit <= 1)
 		return PASS;
-	if (unlikely(is_extension(ip->next_header))) {
-		if (extensions_valid(skb, ip->next_header))
-			return DROP(REASON_INVALID_EXTHDR);
-		eth = ipv6_packet(skb);
-		if (!eth)
-			return PASS;
-		ip = (void *)(eth + 1);
-	}
+	local = endpoint_by_ipv6(ip->source);
+	if (unlikely(local && local->flags & ENDPOINT_F_HOST))
+		return DROP(REASON_INVALID_SIP);
+	verdict = ipv6_flow(skb, &a->flow);
+	if (verdict)
+		return verdict;
+	verdict = admit(skb, a);
+	if (verdict)
+		return verdict;
+	eth = packet_bytes(skb, ETH_HLEN + IPV6_HLEN);
+	if (!eth || !a->target.ifindex)
+		return DROP(REASON_UNROUTABLE);
+	ip = (void *)(eth + 1);
 	ip->hop_limit -= 1;
 	/* Where the device summed up the packet, header included, the sum follows; it fails, rightly, where it did not. */
 	bpf_csum_update(skb, ~(__u32)bpf_htons(1));
-	return deliver_to_pod(skb, eth, pod, from, FORWARD_NETWORK_TO_POD);
+	return deliver_to_pod(skb, eth, &a->target, &a->from, FORWARD_NETWORK_TO_POD);
 }
 
 /* What the host's stack routes to the pods. It has already counted down the hops of what it forwards. */
-static __always_inline int ipv6_from_host(struct __sk_buff *skb, __u32 identity)
+static __always_inline int ipv6_from_host(struct __sk_buff *skb, struct sender *from)
 {
 	struct ethernet *eth = ipv6_packet(skb);
 	const struct endpoint_info *pod;
@@ -214,15 +238,19 @@ static __always_inline int ipv6_from_host(struct __sk_buff *skb, __u32 identity)
 	ip = (void *)(eth + 1);
 	pod = endpoint_by_ipv6(ip->destination);
 	if (likely(pod && !(pod->flags & ENDPOINT_F_HOST)))
-		return deliver_from_egress(skb, eth, pod, identity);
+		return deliver_from_egress(skb, eth, pod, from);
 	return in_pods_ipv6(ip->destination) ? DROP(REASON_UNROUTABLE) : PASS;
 }
 
-/* What leaves the host side of a pod's pair: only what is for that pod, and what is for its link. */
-static __always_inline int ipv6_to_pod(struct __sk_buff *skb, const struct podwire_endpoint *self)
+/*
+ * What leaves the host side of a pod's pair: only what is for that pod, and what it may have. What is for its link is the host's
+ * own neighbour discovery.
+ */
+static __always_inline int ipv6_to_pod(struct __sk_buff *skb, const struct podwire_endpoint *self, struct admission *a)
 {
 	struct ethernet *eth = ipv6_packet(skb);
 	struct ipv6 *ip;
+	int verdict;
 
 	if (!eth)
 		return DROP(REASON_INVALID_PACKET);
@@ -231,5 +259,9 @@ static __always_inline int ipv6_to_pod(struct __sk_buff *skb, const struct podwi
 		return PASS;
 	if (!same_ipv6(ip->destination, self->ipv6) || !(self->flags & PODWIRE_ENDPOINT_F_IPV6))
 		return DROP(REASON_UNROUTABLE);
-	return PASS;
+	verdict = ipv6_flow(skb, &a->flow);
+	if (verdict)
+		return verdict;
+	verdict = admit(skb, a);
+	return verdict ? verdict : PASS;
 }

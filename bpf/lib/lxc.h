@@ -56,3 +56,12 @@ static __always_inline const struct endpoint_info *endpoint_by_ipv6(const void *
 	copy_ipv6(key.ip, address);
 	return bpf_map_lookup_elem(&cilium_lxc, &key);
 }
+
+/* Of either family; an IPv4 address in the first four of the 16 bytes, the rest zero. */
+static __always_inline const struct endpoint_info *endpoint_by_address(const __u64 *address, __u8 family)
+{
+	struct endpoint_key key __attribute__((aligned(8))) = { .family = family };
+
+	copy_ipv6(key.ip, address);
+	return bpf_map_lookup_elem(&cilium_lxc, &key);
+}

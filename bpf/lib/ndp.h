@@ -3,23 +3,12 @@
 #pragma once
 
 #include "lib/config.h"
+#include "lib/flow.h"
+#include "lib/ip.h"
 #include "lib/packet.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_NDP
-
-#define IPV6_HLEN 40
-#define IPPROTO_ICMP6 58
-
-struct ipv6 {
-	__u8 version_class;
-	__u8 class_flow[3];
-	__be16 payload_length;
-	__u8 next_header;
-	__u8 hop_limit;
-	__u8 source[16];
-	__u8 destination[16];
-};
 
 enum ndp_message {
 	NDP_ROUTER_SOLICITATION = 133,

@@ -2,10 +2,7 @@
 /* What endpoints let in and out, and how often each entry decided. */
 #pragma once
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
-#include "abi.h"
+#include "lib/common.h"
 
 /* The inner maps resemble this one; user space makes them, each as large as its policy. */
 struct policy_map {
@@ -34,3 +31,66 @@ struct {
 	__uint(map_flags, BPF_F_NO_COMMON_LRU);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_policystats SEC(".maps");
+
+/* What a policy says, and why. */
+struct decision {
+	__u32 rule; /* number of the rule, 0 none */
+	__u8 reason; /* 0 allowed */
+	__u8 match; /* enum policy_match */
+};
+
+/* Behind the prefix length in an entry's flags: 8 bits of protocol, then those of the port. */
+#define PROTOCOL_BITS 8
+
+static __always_inline __u8 policy_match_of(const struct policy_entry *entry, bool of_peer)
+{
+	__u8 bits = entry->flags >> POLICY_PREFIX_SHIFT;
+
+	if (!bits)
+		return of_peer ? MATCHED_L3_ONLY : MATCHED_ALL;
+	if (bits <= PROTOCOL_BITS)
+		return of_peer ? MATCHED_L3_PROTO : MATCHED_PROTO_ONLY;
+	return of_peer ? MATCHED_L3_L4 : MATCHED_L4_ONLY;
+}
+
+/* Whether the entry for any peer decides rather than the one for this peer. */
+static __always_inline bool any_decides(const struct policy_entry *any, const struct policy_entry *peer)
+{
+	if (!peer || !any)
+		return !peer;
+	if (any->precedence != peer->precedence)
+		return any->precedence > peer->precedence;
+	return any->flags & POLICY_F_DENY && !(peer->flags & POLICY_F_DENY);
+}
+
+/*
+ * Asks an endpoint's policy: for the peer and for any peer; the entry of higher precedence decides. The whole policy is one
+ * map, so that a packet is judged by the old one or by the new one.
+ */
+static __always_inline void policy_decide(struct decision *decision, __u32 endpoint, __u32 peer, __u8 direction,
+					  __u8 protocol, __be16 dport_be)
+{
+	struct policy_key key = {
+		.prefixlen = POLICY_STATIC_BITS + 24,
+		.sec_label = peer,
+		.egress = direction,
+		.protocol = protocol,
+		.dport_be = dport_be,
+	};
+	const struct policy_entry *of_peer, *of_any, *entry;
+	void *policy = bpf_map_lookup_elem(&podwire_policy, &endpoint);
+
+	*decision = (struct decision){ .reason = REASON_ENDPOINT_NOT_READY };
+	if (!policy)
+		return;
+	of_peer = bpf_map_lookup_elem(policy, &key);
+	key.sec_label = 0;
+	of_any = bpf_map_lookup_elem(policy, &key);
+	entry = any_decides(of_any, of_peer) ? of_any : of_peer;
+	decision->reason = REASON_POLICY_DENIED;
+	if (!entry)
+		return;
+	decision->reason = entry->flags & POLICY_F_DENY ? REASON_POLICY_DENY_RULE : 0;
+	decision->rule = entry->cookie;
+	decision->match = policy_match_of(entry, entry == of_peer);
+}

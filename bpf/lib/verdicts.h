@@ -1,23 +1,108 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Verdicts that a CPU gave lately. */
+/* Whether a connection may be, and where its packets go: judged once per generation, remembered by each CPU. */
 #pragma once
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
+#include "lib/config.h"
+#include "lib/hash.h"
+#include "lib/identity.h"
+#include "lib/policy.h"
+#include "lib/verdict_rows.h"
 
-#include "abi.h"
+/* What is judged: the first 40 bytes of a row. */
+struct judged {
+	__u64 src[2];
+	__u64 dst[2];
+	__be16 dport_be;
+	__u8 proto;
+	__u8 family;
+	__u32 generation;
+};
 
-/* A power of two: a hash is reduced by masking. */
-#define VERDICT_ROWS 2048
+static __always_inline bool row_is_for(const struct podwire_verdict *row, const struct judged *what)
+{
+	return load64(row->src) == what->src[0] && load64(row->src + 8) == what->src[1] &&
+	       load64(row->dst) == what->dst[0] && load64(row->dst + 8) == what->dst[1] &&
+	       load64(&row->dport_be) == load64(&what->dport_be);
+}
+
+static __always_inline void row_resolve(struct podwire_verdict *row, const struct judged *what, struct party *src,
+					struct party *dst)
+{
+	const struct endpoint_info *pod;
+
+	party_resolve(src, what->src, what->family);
+	pod = party_resolve(dst, what->dst, what->family);
+	row->src_label = src->identity;
+	row->src_id = src->id;
+	row->dst_label = dst->identity;
+	row->dst_id = dst->id;
+	row->dst_ifindex = 0;
+	if (pod && dst->is_host) {
+		row->flags |= VERDICT_ROW_F_HOST;
+	} else if (pod) {
+		row->dst_ifindex = pod->ifindex;
+		*(__u64 *)row->dst_mac = load64(pod->mac);
+		*(__u64 *)row->dst_node_mac = load64(pod->node_mac);
+	}
+}
+
+static __always_inline void row_judge(struct podwire_verdict *row, const struct judged *what, const struct party *src,
+				      const struct party *dst)
+{
+	struct decision decision;
+
+	/* What somebody says to himself is his own affair. */
+	if (what->src[0] == what->dst[0] && what->src[1] == what->dst[1])
+		return;
+	if (src->id) {
+		policy_decide(&decision, src->id, dst->identity, POLICY_EGRESS, what->proto, what->dport_be);
+		row->flags |= VERDICT_ROW_F_EGRESS;
+		row->egress_rule = decision.rule;
+		row->egress_match = decision.match;
+		if (decision.reason && src->is_audited)
+			row->flags |= VERDICT_ROW_F_EGRESS_AUDITED;
+		else if (decision.reason)
+			row->reason = decision.reason;
+	}
+	if (dst->id && !row->reason) {
+		policy_decide(&decision, dst->id, src->identity, POLICY_INGRESS, what->proto, what->dport_be);
+		row->flags |= VERDICT_ROW_F_INGRESS;
+		row->ingress_rule = decision.rule;
+		row->ingress_match = decision.match;
+		if (decision.reason && dst->is_audited)
+			row->flags |= VERDICT_ROW_F_INGRESS_AUDITED;
+		else if (decision.reason)
+			row->reason = decision.reason;
+	}
+}
 
 /*
- * A row for each hash value. Programs at tc do not interrupt each other on a CPU, so that rows are read and written
- * without locks; a row that holds another connection, or holds for another generation, is overwritten.
+ * The verdict on a connection. The caller read the generation before anything else, so that what is remembered under it is at
+ * least as new as it says.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, VERDICT_ROWS);
-	__type(key, __u32);
-	__type(value, struct podwire_verdict);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} podwire_verdicts SEC(".maps");
+static __noinline struct podwire_verdict *judge(const struct judged *what)
+{
+	__u32 index = hash40(what) & (VERDICT_ROWS - 1);
+	struct podwire_verdict *row = bpf_map_lookup_elem(&podwire_verdicts, &index);
+	struct party src, dst;
+
+	if (!row || likely(row_is_for(row, what)))
+		return row;
+	*(__u64 *)row->src = what->src[0];
+	*(__u64 *)(row->src + 8) = what->src[1];
+	*(__u64 *)row->dst = what->dst[0];
+	*(__u64 *)(row->dst + 8) = what->dst[1];
+	*(__u64 *)&row->dport_be = load64(&what->dport_be);
+	row->egress_rule = 0;
+	row->ingress_rule = 0;
+	*(__u32 *)&row->reason = 0;
+	row_resolve(row, what, &src, &dst);
+	row_judge(row, what, &src, &dst);
+	return row;
+}
+
+/* Which of the two policies denied. */
+static __always_inline __u8 denied_direction(const struct podwire_verdict *row)
+{
+	return row->flags & VERDICT_ROW_F_INGRESS ? METRICS_INGRESS : METRICS_EGRESS;
+}

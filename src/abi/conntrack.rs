@@ -128,8 +128,8 @@ shared_struct! {
         pub ingress_rule: u32,
         /// 1 while somebody revives or removes a dead entry.
         pub claim: u32,
-        /// Padding, zero.
-        pub pad: u32,
+        /// Generation of the latest verdict that was reported.
+        pub judged: u32,
     }
 }
 

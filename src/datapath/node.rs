@@ -9,7 +9,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{create_dir, remove_leftovers};
-use crate::tables::catalog;
+use crate::tables::{PolicyMap, catalog};
 use crate::{Error, IfIndex, MacAddr, Result};
 
 /// The address under which a pod reaches itself through a service.
@@ -26,7 +26,8 @@ pub(super) struct Paths {
 }
 
 /// The files and folders that a datapath makes in its state directory.
-const STATE: [&str; 6] = ["endpoints", "ipam", "node_config.json", "sysctls.json", "bpffs.json", "lock"];
+const STATE: [&str; 7] =
+    ["endpoints", "ipam", "node_config.json", "sysctls.json", "bpffs.json", "hash_keys.json", "lock"];
 
 impl Paths {
     /// With the state directory's one true name, by which two datapaths are told apart; also where it does not exist.
@@ -73,7 +74,14 @@ impl Paths {
     /// The maps that are pinned there under names that a datapath uses.
     pub(super) fn map_pins(&self) -> Vec<PathBuf> {
         let pins = catalog().into_iter().map(|entry| self.maps().join(entry.spec.name()));
-        pins.filter(|pin| pin.exists()).collect()
+        pins.filter(|pin| pin.exists()).chain(self.policy_pins()).collect()
+    }
+
+    /// The policies that are pinned there.
+    fn policy_pins(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.maps()) else { return Vec::new() };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter(|name| PolicyMap::endpoint_of(name).is_some()).map(|name| self.maps().join(name)).collect()
     }
 
     /// What only podwire pins. That it exists says that the maps are podwire's, too.

@@ -44,6 +44,7 @@ fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<
     if removed < addresses.len() {
         missing.push(format!("{} of {} entries of cilium_lxc", addresses.len() - removed, addresses.len()));
     }
+    wiring.delete_policy(record)?;
     if !wiring.rows.delete(record.ifindex)? {
         missing.push(format!("the row of device {}", record.ifindex));
     }

@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use super::reach::Reach;
 use super::record::EndpointRecord;
-use crate::Result;
 use crate::abi::{ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow};
+use crate::enforcement::{PolicyRows, PolicyWriter};
 use crate::ipam::Ipam;
 use crate::netlink::Socket;
 use crate::program::{Attacher, Device, Direction, Program};
-use crate::tables::{EndpointFlags, EndpointRows, LxcEndpoint};
+use crate::tables::{
+    EndpointFlags, EndpointRows, LxcEndpoint, PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict,
+};
+use crate::{Result, SecurityId};
 
 /// What endpoints are wired to: the node's addresses, maps, programs and devices.
 pub(crate) struct Wiring {
     pub(crate) ipam: Arc<Ipam>,
     pub(crate) reach: Reach,
     pub(crate) rows: EndpointRows,
+    pub(crate) policies: PolicyWriter,
     pub(crate) attacher: Attacher,
     pub(crate) from_container: Program,
     pub(crate) to_container: Program,
@@ -58,10 +62,28 @@ impl Wiring {
         Ok(true)
     }
 
-    /// Makes the pod reachable by its addresses: by all of them or none.
+    /// Makes the pod reachable by its addresses: by all of them or none. Its policy comes first: without one nothing passes.
     pub(super) fn write_addresses(&self, record: &EndpointRecord) -> Result<()> {
-        self.reach.write_endpoint((record.ipv4, record.ipv6), &lxc_endpoint(record))
+        // In force from here on. That the slot's last policy, if it had one, is used no more, is not waited for.
+        drop(self.policies.begin([(record.id, allow_all())])?);
+        self.reach.write_endpoint((record.ipv4, record.ipv6), &lxc_endpoint(record))?;
+        self.policies.switches().advance()?;
+        Ok(())
     }
+
+    /// Takes the policy away: nothing passes any more.
+    pub(super) fn delete_policy(&self, record: &EndpointRecord) -> Result<()> {
+        drop(self.policies.remove([record.id])?);
+        Ok(())
+    }
+}
+
+/// A policy that lets everything in and out.
+fn allow_all() -> PolicyRows {
+    PolicyRows::new([PolicyDirection::Ingress, PolicyDirection::Egress].map(|direction| {
+        let matched = PolicyMatch { direction, identity: SecurityId::UNKNOWN, l4: PolicyL4::Any };
+        (matched, PolicyVerdict::new(PolicyAction::Allow, 0))
+    }))
 }
 
 /// The host side of an endpoint's pair.

@@ -1,10 +1,10 @@
 //! Every map of a node: what is created when a node starts, and what an operator can list.
 
-use crate::abi::{EventBudget, VerdictRow};
+use crate::abi::{CtEntry, EventBudget, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
-    CtErrors, CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap,
-    PolicyMaps, PolicyStats, Switches, fragment_specs,
+    CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap, PolicyMaps,
+    PolicyStats, Switches, ct_errors_spec, fragment_specs,
 };
 
 /// As in `bpf/lib/verdicts.h`.
@@ -33,7 +33,11 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(PolicyStats::spec(), "packets and bytes by policy entry"),
         plain(CtMap::spec(), "connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
-        plain(CtErrors::spec(), "connections that could not be noted, by errno"),
+        plain(ct_errors_spec(), "connections that could not be noted, by errno"),
+        plain(
+            MapSpec::per_cpu_array::<CtEntry>("podwire_ct_new", 1).value_layout::<CtEntry>(),
+            "where a CPU puts a new connection together",
+        ),
         plain(Switches::spec(), "switches of the programs"),
         plain(
             MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),

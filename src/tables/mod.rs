@@ -28,8 +28,8 @@ mod table;
 
 pub use catalog::{CatalogEntry, catalog};
 pub use conntrack::{
-    Connection, CtDirection, CtErrno, CtErrors, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple, Rewrite,
-    RewriteSide,
+    CT_ERRORS, Connection, CtDirection, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple, Rewrite,
+    RewriteSide, ct_errors_spec,
 };
 pub use drop_reason::{DropReason, Reason};
 pub use endpoint_rows::EndpointRows;

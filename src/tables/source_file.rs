@@ -38,6 +38,8 @@ impl SourceFile {
             42 => "arp.h",
             43 => "ndp.h",
             44 => "deliver.h",
+            45 => "transport.h",
+            46 => "admit.h",
             _ => return None,
         })
     }

@@ -11,9 +11,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use podwire::abi::{
     ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo, EndpointKey, EndpointRow, EventBudget, ForwardPoint,
-    MetricsKey, MetricsValue, Runtime,
+    MetricsKey, MetricsValue,
 };
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, SkBuff, embedded, test_run};
+use podwire::tables::{
+    PolicyAction, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyVerdict, Switches,
+};
+use podwire::{EndpointId, SecurityId};
 
 #[path = "outcome.rs"]
 mod outcome;
@@ -37,6 +41,11 @@ pub(crate) const PASS: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
 /// TC_ACT_REDIRECT
 pub(crate) const REDIRECT: i32 = 7;
+
+/// What the programs of the tests are told; nothing depends on its being true.
+pub(crate) const TICKS_PER_SECOND: u32 = 250;
+const HASH_KEYS: [u64; 5] =
+    [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f, 0x1656_67b1_9e37_79f9, 0x27d4_eb2f_1656_67c5, 0x85eb_ca77_c2b2_ae63];
 
 pub(crate) const INGRESS: u8 = 1;
 pub(crate) const EGRESS: u8 = 2;
@@ -178,7 +187,15 @@ impl Setup {
             .set("cfg_pods_ipv4", [10u8, 0, 0, 0])
             .set("cfg_pods_ipv4_mask", [255u8, 255, 255, 0])
             .set("cfg_pods_ipv6", Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0).octets())
-            .set("cfg_pods_ipv6_mask", Ipv6Addr::from(!0u128 << 8).octets());
+            .set("cfg_pods_ipv6_mask", Ipv6Addr::from(!0u128 << 8).octets())
+            .set("cfg_world_ipv4", 9u32)
+            .set("cfg_world_ipv6", 10u32)
+            .set("cfg_ticks_per_second", TICKS_PER_SECOND)
+            .set("cfg_ct_lifetime_tcp", 21_600u32)
+            .set("cfg_ct_lifetime_tcp_syn", 60u32)
+            .set("cfg_ct_lifetime_closing", 10u32)
+            .set("cfg_ct_lifetime_any", 60u32)
+            .set("cfg_hash_keys", HASH_KEYS);
         Self { constants, ring_bytes: None, beside: None }
     }
 
@@ -228,6 +245,9 @@ impl Datapath {
 
     pub(crate) fn write(&self, map: &str, key: &[u8], value: &[u8]) {
         self.map(map).update(key, value, MapFlags::ANY).expect("the map takes it");
+        if ["cilium_lxc", "podwire_endpoints", "cilium_ipcache_v2"].contains(&map) {
+            self.advance();
+        }
     }
 
     pub(crate) fn clear(&self, map: &str) {
@@ -236,9 +256,12 @@ impl Datapath {
         for key in keys {
             map.delete(&key).expect("the key is there");
         }
+        self.advance();
     }
 
+    /// A pod with its row, its addresses, and a policy that allows everything.
     pub(crate) fn add(&self, pod: &Pod) {
+        self.allow_all(pod.id);
         self.set_row(pod.ifindex & 0xffff, &pod.row());
         let info = pod.info();
         if let Some(address) = pod.ipv4 {
@@ -247,6 +270,31 @@ impl Datapath {
         if let Some(address) = pod.ipv6 {
             self.write("cilium_lxc", bytemuck::bytes_of(&key6(address)), bytemuck::bytes_of(&info));
         }
+    }
+
+    /// Puts a policy into force.
+    pub(crate) fn set_policy(&self, id: u16, entries: &[(PolicyMatch, PolicyVerdict)]) {
+        let endpoint = EndpointId::new(id).expect("an endpoint's id");
+        let policy = PolicyMap::create(endpoint, entries.len().max(1) as u32).expect("a policy map");
+        for (matched, verdict) in entries {
+            policy.upsert(matched, verdict).expect("the policy map takes it");
+        }
+        let policies = PolicyMaps::open_pinned(self.root.maps()).expect("podwire_policy is pinned");
+        policies.replace(&[(endpoint, &policy)]).expect("the policy comes into force");
+        self.advance();
+    }
+
+    fn allow_all(&self, id: u16) {
+        let entry = |direction| {
+            let matched = PolicyMatch { direction, identity: SecurityId::UNKNOWN, l4: PolicyL4::Any };
+            (matched, PolicyVerdict::new(PolicyAction::Allow, 1))
+        };
+        self.set_policy(id, &[entry(PolicyDirection::Ingress), entry(PolicyDirection::Egress)]);
+    }
+
+    /// Moves the generation: all that the programs remember is void.
+    pub(crate) fn advance(&self) {
+        Switches::open_pinned(self.root.maps()).and_then(|switches| switches.advance()).expect("podwire_runtime");
     }
 
     pub(crate) fn set_row(&self, index: u32, row: &EndpointRow) {
@@ -259,8 +307,9 @@ impl Datapath {
     }
 
     pub(crate) fn switch(&self, trace: u32, drop_events_per_window: u32) {
-        let runtime = Runtime { trace, drop_events_per_window, ..Runtime::default() };
-        self.write("podwire_runtime", &0u32.to_ne_bytes(), bytemuck::bytes_of(&runtime));
+        let switches = Switches::open_pinned(self.root.maps()).expect("podwire_runtime is pinned");
+        switches.set_tracing(trace != 0).expect("the only row");
+        switches.set_drop_limit(drop_events_per_window).expect("the only row");
     }
 
     pub(crate) fn run(&self, program: &str, packet: &[u8]) -> Outcome {

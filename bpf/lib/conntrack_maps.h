@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The maps of connection tracking: one entry for both directions of a connection. */
+#pragma once
+
+#include "lib/common.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 262144);
+	__type(key, struct podwire_ct_key);
+	__type(value, struct podwire_ct_entry);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} podwire_ct SEC(".maps");
+
+#define CT_ERRORS 128
+
+/* Connections that could not be noted, by errno. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CT_ERRORS);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} podwire_ct_errors SEC(".maps");
+
+/* Where each CPU puts a new entry together: too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct podwire_ct_entry);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} podwire_ct_new SEC(".maps");
+
+/* Ports of packets in fragments. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct ipv4_frag_id);
+	__type(value, struct frag_l4ports);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_ipv4_frag_datagrams SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct ipv6_frag_id);
+	__type(value, struct frag_l4ports);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_ipv6_frag_datagrams SEC(".maps");

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The short way of established connections: one lookup tells an ordinary packet's verdict and its way. Anything out of the
+ * ordinary, and whatever was judged under another generation, takes the long way, which says the same of it.
+ */
+#pragma once
+
+#include "lib/admit.h"
+#include "lib/transport.h"
+
+/* What no program returns. */
+#define NOT_FAST 0x7fff
+
+/* The ports of an ordinary packet, or where it is none: both 0, which no TCP or UDP stack sends from. */
+static __always_inline __u32 fast_ports(const struct __sk_buff *skb, void *transport, __u8 proto, __u32 length,
+					__u8 *tcp_flags)
+{
+	void *end = packet_end(skb);
+	struct tcp *tcp = transport;
+
+	*tcp_flags = 0;
+	if (proto == IPPROTO_TCP) {
+		if (length < TCP_HLEN || transport + TCP_HLEN > end || tcp->offset >> 4 < TCP_HLEN / 4)
+			return 0;
+		*tcp_flags = tcp->flags;
+		if ((*tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
+			return 0;
+	} else if (proto != IPPROTO_UDP || length < UDP_HLEN || transport + UDP_HLEN > end) {
+		return 0;
+	}
+	return *(__u32 *)transport;
+}
+
+/* The parts of a direction that a packet needs, read between two looks at the seal. */
+struct fast_path {
+	__u64 devices; /* in, out */
+	__u64 macs; /* destination, source */
+	__u64 macs_end; /* source, what it must come in with */
+	__u64 tail; /* the rest of that, .dst_id, .tcp_flags, .lifetime */
+	__u8 flags;
+};
+
+static __always_inline bool fast_read(struct podwire_ct_dir *dir, __u32 generation, __u32 tag, struct fast_path *path)
+{
+	__u64 seal = READ_ONCE(dir->seal);
+
+	if (seal >> CT_SEAL_TAG_SHIFT != ((__u64)generation << (CT_SEAL_GENERATION_SHIFT - CT_SEAL_TAG_SHIFT) | tag))
+		return false;
+	loads_in_order(dir->seal);
+	path->flags = seal;
+	path->devices = READ_ONCE(*(__u64 *)&dir->in_ifindex);
+	path->macs = READ_ONCE(*(__u64 *)dir->dst_mac);
+	path->macs_end = READ_ONCE(*(__u64 *)(dir->dst_mac + 8));
+	path->tail = READ_ONCE(*(__u64 *)(dir->dst_mac + 16));
+	loads_in_order(dir->seal);
+	return READ_ONCE(dir->seal) == seal;
+}
+
+static __always_inline void fast_count(struct podwire_ct_dir *dir, const struct fast_path *path, __u32 length, __u8 tcp_flags,
+				       __u64 now)
+{
+	dir->packets += 1;
+	dir->bytes += length;
+	dir->expires = now + (path->tail >> 48) * cfg_ticks_per_second;
+	if (unlikely(tcp_flags & ~dir->tcp_flags))
+		dir->tcp_flags |= tcp_flags;
+}
+
+static __always_inline __u32 fast_point(__u32 hook, __u8 flags)
+{
+	if (hook == HOOK_TO_POD)
+		return FORWARD_STACK_TO_POD;
+	if (hook == HOOK_FROM_NETWORK)
+		return FORWARD_NETWORK_TO_POD;
+	return flags & CT_DIR_F_REDIRECT_PEER ? FORWARD_POD_TO_POD : FORWARD_POD_TO_STACK;
+}
+
+/* Finds an ordinary packet's way; 0 where it has to take the long one. */
+static __always_inline bool fast_find(struct __sk_buff *skb, struct ethernet *eth, const struct flow *flow, __u32 hook,
+				      struct fast_path *path)
+{
+	const struct podwire_runtime *switches = runtime();
+	struct podwire_ct_entry *entry;
+	struct podwire_ct_dir *dir;
+	__u32 generation;
+	__u64 now;
+
+	if (!switches || switches->trace)
+		return false;
+	generation = READ_ONCE(switches->generation);
+	entry = bpf_map_lookup_elem(&podwire_ct, &flow->key);
+	if (!entry)
+		return false;
+	dir = ct_dir(entry, flow->direction);
+	now = bpf_jiffies64();
+	if (!fast_read(dir, generation, flow->tag, path) || (__u32)path->devices != skb->ifindex)
+		return false;
+	if (hook == HOOK_FROM_POD && (*(__u32 *)eth->source != path->macs_end >> 32 ||
+				      *(__u16 *)(eth->source + 4) != (__u16)path->tail))
+		return false;
+	if (!ticks_ahead(READ_ONCE(dir->expires), now))
+		return false;
+	fast_count(dir, path, skb->len, flow->tcp_flags, now);
+	count_forward(skb, fast_point(hook, path->flags));
+	return true;
+}
+
+static __always_inline int fast_send(struct ethernet *eth, const struct fast_path *path, __u32 hook)
+{
+	if (hook == HOOK_TO_POD)
+		return PASS;
+	*(__u64 *)eth->destination = path->macs;
+	*(__u32 *)(eth->source + 2) = path->macs_end;
+	if (path->flags & CT_DIR_F_REDIRECT_PEER)
+		return bpf_redirect_peer(path->devices >> 32, 0);
+	return bpf_redirect(path->devices >> 32, BPF_F_INGRESS);
+}
+
+static __always_inline int fast_ipv4(struct __sk_buff *skb, struct ethernet *eth, __u32 hook)
+{
+	struct ipv4 *ip = (void *)(eth + 1);
+	struct fast_path path;
+	struct flow flow;
+	__u64 source[2], destination[2];
+	__u32 ports, total;
+
+	if ((void *)(ip + 1) > packet_end(skb) || ip->version_ihl != 0x45 ||
+	    ip->fragment & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS))
+		return NOT_FAST;
+	total = bpf_ntohs(ip->total_length);
+	if (total < IPV4_HLEN || total > skb->len - ETH_HLEN || (hook != HOOK_TO_POD && ip->ttl <= 1))
+		return NOT_FAST;
+	ports = fast_ports(skb, ip + 1, ip->protocol, total - IPV4_HLEN, &flow.tcp_flags);
+	if (!ports)
+		return NOT_FAST;
+	source[0] = ip->source;
+	source[1] = 0;
+	destination[0] = ip->destination;
+	destination[1] = 0;
+	flow_set(&flow, source, destination, ports, ports >> 16, ip->protocol, ENDPOINT_IPV4, 0);
+	if (!fast_find(skb, eth, &flow, hook, &path))
+		return NOT_FAST;
+	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && path.flags & CT_DIR_F_REDIRECT_PEER))
+		ipv4_decrement_ttl(ip);
+	return fast_send(eth, &path, hook);
+}
+
+static __always_inline int fast_ipv6(struct __sk_buff *skb, struct ethernet *eth, __u32 hook)
+{
+	struct ipv6 *ip = (void *)(eth + 1);
+	struct fast_path path;
+	struct flow flow;
+	__u64 source[2], destination[2];
+	__u32 ports, payload;
+
+	if ((void *)(ip + 1) > packet_end(skb) || ip->version_class >> 4 != 6)
+		return NOT_FAST;
+	payload = bpf_ntohs(ip->payload_length);
+	if (payload > skb->len - ETH_HLEN - IPV6_HLEN || (hook != HOOK_TO_POD && ip->hop_limit <= 1))
+		return NOT_FAST;
+	ports = fast_ports(skb, ip + 1, ip->next_header, payload, &flow.tcp_flags);
+	if (!ports)
+		return NOT_FAST;
+	copy_ipv6(source, ip->source);
+	copy_ipv6(destination, ip->destination);
+	flow_set(&flow, source, destination, ports, ports >> 16, ip->next_header, ENDPOINT_IPV6, 0);
+	if (!fast_find(skb, eth, &flow, hook, &path))
+		return NOT_FAST;
+	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && path.flags & CT_DIR_F_REDIRECT_PEER))
+		ip->hop_limit -= 1;
+	/* As on the long way. */
+	if (hook == HOOK_FROM_NETWORK)
+		bpf_csum_update(skb, ~(__u32)bpf_htons(1));
+	return fast_send(eth, &path, hook);
+}
+
+/* The verdict on an ordinary packet of an established connection, or NOT_FAST. */
+static __always_inline int fast(struct __sk_buff *skb, __u32 hook)
+{
+	struct ethernet *eth = packet_start(skb);
+
+	if ((void *)(eth + 1) > packet_end(skb) || skb->vlan_present)
+		return NOT_FAST;
+	if (hook == HOOK_FROM_NETWORK && skb->pkt_type != PACKET_HOST)
+		return NOT_FAST;
+	if (eth->type == ETHERTYPE_IPV4)
+		return fast_ipv4(skb, eth, hook);
+	if (eth->type == ETHERTYPE_IPV6)
+		return fast_ipv6(skb, eth, hook);
+	return NOT_FAST;
+}
