@@ -112,6 +112,14 @@ pub enum Error {
         /// What is wrong with it and what is allowed.
         reason: Cow<'static, str>,
     },
+    /// A document says what it can't; nothing of it was applied.
+    #[error("{document} refused, nothing of it was applied:{}", one_a_line(.problems))]
+    InvalidDocument {
+        /// What kind of document.
+        document: &'static str,
+        /// Everything that is wrong with it, in the order of the document.
+        problems: Vec<DocumentProblem>,
+    },
     /// Every address of a pool is taken.
     #[error(
         "address pool {pool} is exhausted: {allocated} allocated, {excluded} excluded; release addresses or enlarge the range"
@@ -263,6 +271,26 @@ pub enum Error {
     },
 }
 
+/// One thing wrong with a document. Printed as `path: value: reason`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentProblem {
+    /// Where it stands, as `spec.ingress[0].toPorts[1].ports[0].port`.
+    pub path: String,
+    /// What stands there, as JSON and cut off when it is long; empty where there is nothing to show.
+    pub value: String,
+    /// What is wrong with it and what is allowed.
+    pub reason: String,
+}
+
+impl std::fmt::Display for DocumentProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for part in [&self.path, &self.value].into_iter().filter(|part| !part.is_empty()) {
+            write!(f, "{part}: ")?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
 impl Error {
     /// A system call's failure with its operation and object.
     pub fn system(op: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
@@ -291,7 +319,9 @@ impl Error {
             }
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } | Self::AddressInUse { .. } => ErrorKind::AlreadyExists,
-            Self::InvalidInput { .. } | Self::AddressOutOfPool { .. } => ErrorKind::InvalidInput,
+            Self::InvalidInput { .. } | Self::InvalidDocument { .. } | Self::AddressOutOfPool { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::PoolExhausted { .. } | Self::Full { .. } | Self::PolicyTooLarge { .. } => ErrorKind::Exhausted,
             Self::LayoutMismatch { .. } => ErrorKind::LayoutMismatch,
             Self::Foreign { .. } => ErrorKind::Foreign,
@@ -350,4 +380,8 @@ fn with_text(text: &str) -> String {
 
 fn with_detail(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+}
+
+fn one_a_line(problems: &[DocumentProblem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }

@@ -61,6 +61,7 @@
 //! | [`ipcache`] | which identity a prefix has: several sources, one map |
 //! | [`policy`] | rules, whom they select, and their compilation |
 //! | [`enforcement`] | policy in force: swapping endpoints' policies whole |
+//! | [`conntrack`] | connections: listing, flushing, collecting those that have ended |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |
 //! | [`Datapath`] | the facade over all of it |
@@ -75,7 +76,8 @@
 //! |---|---|
 //! | `api` | module `api`; dependencies ureq and humantime |
 //! | `cni` | module `cni`, and `api` |
-//! | `programs` | both, which is what the three example programs need |
+//! | `yaml` | `policy::Policy::from_yaml`; dependency serde-saphyr (JSON needs no feature) |
+//! | `programs` | all of them, which is what the three example programs need |
 //!
 //! # What it needs
 //!
@@ -93,6 +95,7 @@ pub mod api;
 mod clock;
 #[cfg(feature = "cni")]
 pub mod cni;
+pub mod conntrack;
 mod datapath;
 pub mod endpoint;
 pub mod enforcement;
@@ -120,7 +123,7 @@ pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
     NodeConfig, NodeDevice, Status,
 };
-pub use error::{Error, ErrorKind, Result};
+pub use error::{DocumentProblem, Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};
 pub use mac::MacAddr;

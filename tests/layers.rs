@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["abi", "ipam", "netlink", "netns", "state", "sysctl"],
     &["maps", "program"],
     &["tables"],
-    &["events", "identity", "ipcache"],
+    &["conntrack", "events", "identity", "ipcache"],
     &["endpoint", "enforcement", "policy", "service"],
     &["datapath"],
     &["api", "cni"],

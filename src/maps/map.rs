@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bytemuck::Pod;
@@ -131,6 +132,16 @@ impl<K: Pod, V: Pod, T: Single> Map<K, V, T> {
         self.read(Reader::new(false), batch, visit)
     }
 
+    /// The same until `visit` breaks off; true when it saw the whole map. Nothing is held between two batches, nor while `visit`
+    /// runs, which may itself change the map.
+    pub fn lookup_batch_while(
+        &self,
+        batch: &mut Batch<K, V>,
+        visit: impl FnMut(&K, &V) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        self.read_while(Reader::new(false), batch, visit)
+    }
+
     /// The same, one entry at a time with `BPF_MAP_GET_NEXT_KEY`: several times slower, and with less of a promise for hash
     /// maps: an entry that is overwritten or shares its bucket with one that is removed meanwhile may be left out, because
     /// the kernel moves them while the walk holds no lock. For comparison, and for kernels before 5.6.
@@ -138,18 +149,32 @@ impl<K: Pod, V: Pod, T: Single> Map<K, V, T> {
         self.read(Reader::walking(false), &mut Batch::new(1)?, visit)
     }
 
-    fn read(&self, mut reader: Reader, batch: &mut Batch<K, V>, mut visit: impl FnMut(&K, &V)) -> Result<usize> {
-        let (mut seen, mut count) = (Seen::new(), 0);
+    fn read(&self, reader: Reader, batch: &mut Batch<K, V>, mut visit: impl FnMut(&K, &V)) -> Result<usize> {
+        let mut count = 0;
+        self.read_while(reader, batch, |key, value| {
+            visit(key, value);
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    }
+
+    fn read_while(
+        &self,
+        mut reader: Reader,
+        batch: &mut Batch<K, V>,
+        mut visit: impl FnMut(&K, &V) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        let mut seen = Seen::new();
         while let Some(filled) = reader.next(&self.handle, batch)? {
             let repeats = reader.repeats(&self.handle);
             for (key, value) in batch.entries(filled) {
-                if seen.is_new(key, repeats) {
-                    visit(key, value);
-                    count += 1;
+                if seen.is_new(key, repeats) && visit(key, value).is_break() {
+                    return Ok(false);
                 }
             }
         }
-        Ok(count)
+        Ok(true)
     }
 
     /// Iterates over all entries; the promise is that of [`lookup_batch`](Self::lookup_batch). Ends after an error.

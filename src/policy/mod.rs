@@ -1,9 +1,20 @@
 //! Network policy: rules as users write them, who they select, and what becomes of them.
+//!
+//! ```text
+//!  YAML, JSON ──> Policy, Rule, Section ──> Repository ──> FlatRule
+//!  Policy::from_yaml     typed, checked       numbers, sources   what is compiled
+//! ```
+//!
+//! The language and its meaning are described in `docs/policy.md`.
 
 mod compile;
+mod document;
 mod entity;
 mod flat;
 mod in_force;
+mod lower;
+mod repository;
+mod rule;
 mod selector;
 mod selectors;
 
@@ -14,5 +25,7 @@ pub use compile::{
 pub use entity::Entity;
 pub use flat::{FlatRule, L4Match, L4Ports, Peer, Peers, RuleNumber};
 pub use in_force::RulesInForce;
+pub use repository::{Repository, RuleChanges, RuleSource};
+pub use rule::{Policy, Rule, Section, SectionKind};
 pub use selector::{Operator, Requirement, Selector, SelectorKey};
 pub use selectors::{CachedSelector, SelectorCache, SelectorChange, SelectorChanges, SelectorId, WorldIdentities};

@@ -16,3 +16,5 @@ pub const LXC: ObjectImage<'static> = embedded!("lxc");
 pub const HOST: ObjectImage<'static> = embedded!("host");
 /// `cil_from_netdev` and `cil_to_netdev`, for native devices.
 pub const NETDEV: ObjectImage<'static> = embedded!("netdev");
+/// `podwire_ct_collect`, run by user space: removes connections that have ended.
+pub const COLLECT: ObjectImage<'static> = embedded!("collect");

@@ -54,6 +54,12 @@ impl Program {
         self.0.fd.as_fd()
     }
 
+    /// Whether it refers to the map with this id ([`MapInfo::id`](crate::maps::MapInfo::id)).
+    pub fn uses_map(&self, id: u32) -> Result<bool> {
+        let info = prog::info(self.fd()).map_err(|error| Error::system("inspect program", self.name(), error))?;
+        Ok(info.map_ids.contains(&id))
+    }
+
     pub(super) fn pin(&self, path: &Path) -> Result<()> {
         prog::pin(self.fd(), path).map_err(|error| Error::system("pin program at", path.display().to_string(), error))
     }

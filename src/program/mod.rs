@@ -62,6 +62,6 @@ pub use generation::Generation;
 pub use handle::Program;
 pub use loader::{Loader, ObjectImage};
 pub use set::ProgramSet;
-pub use test_run::{SkBuff, TestRun, test_run};
+pub use test_run::{SkBuff, TestRun, call, test_run};
 
 pub use crate::netlink::Direction;

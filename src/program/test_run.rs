@@ -1,4 +1,5 @@
-//! Runs a loaded program on a packet without any device (`BPF_PROG_TEST_RUN`, Linux 4.12; the context since 5.2).
+//! Runs a loaded program at user space's call: on a packet without any device, or, where it is made for that, on an argument
+//! (`BPF_PROG_TEST_RUN`, Linux 4.12; the context since 5.2; programs of the type `syscall` since 5.14).
 
 use std::time::Duration;
 
@@ -96,4 +97,14 @@ pub fn test_run(program: &Program, packet: &[u8], context: &SkBuff, repeat: u32)
         .map_err(|error| Error::system("test-run program", program.name(), error))?;
     data.truncate(output.data_len);
     Ok(TestRun { retval: output.retval, data, duration: Duration::from_nanos(output.duration_ns.into()) })
+}
+
+/// Runs a program of the type `syscall` on its argument, which it may change, and returns the program's value.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when the program is of another type or takes a longer argument.
+pub fn call<T: Pod>(program: &Program, argument: &mut T) -> Result<u32> {
+    prog::call(program.fd(), bytemuck::bytes_of_mut(argument))
+        .map_err(|error| Error::system("call program", program.name(), error))
 }

@@ -76,6 +76,19 @@ pub(crate) fn test_run(prog: BorrowedFd<'_>, input: &TestInput<'_>, out: &mut [u
     Ok(TestOutput { retval: opts.retval, data_len: opts.data_size_out as usize, duration_ns: opts.duration })
 }
 
+/// Runs a program of the type `syscall` on its argument, which it may change, and returns its value.
+pub(crate) fn call(prog: BorrowedFd<'_>, argument: &mut [u8]) -> io::Result<u32> {
+    let mut opts = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        ctx_in: argument.as_mut_ptr().cast_const().cast(),
+        ctx_size_in: argument.len() as u32,
+        ..Default::default()
+    };
+    // SAFETY: the kernel reads and writes the context of such a program within `ctx_size_in` bytes, which are borrowed for writing.
+    check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) })?;
+    Ok(opts.retval)
+}
+
 /// Pins a program, map or link at `path`, which must not exist.
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;

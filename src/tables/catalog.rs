@@ -3,11 +3,11 @@
 use crate::abi::{CtEntry, EventBudget, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
-    CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap, PolicyMaps,
-    PolicyStats, Switches, ct_errors_spec, fragment_specs,
+    CtErrors, CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap,
+    PolicyMaps, PolicyStats, Switches, fragment_specs,
 };
 
-/// As in `bpf/lib/verdicts.h`.
+/// As in `bpf/lib/verdict_rows.h`.
 const VERDICT_ROWS: u32 = 2048;
 
 /// A map of the node.
@@ -33,7 +33,7 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(PolicyStats::spec(), "packets and bytes by policy entry"),
         plain(CtMap::spec(), "connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
-        plain(ct_errors_spec(), "connections that could not be noted, by errno"),
+        plain(CtErrors::spec(), "connections that could not be noted, by errno"),
         plain(
             MapSpec::per_cpu_array::<CtEntry>("podwire_ct_new", 1).value_layout::<CtEntry>(),
             "where a CPU puts a new connection together",

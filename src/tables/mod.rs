@@ -28,8 +28,8 @@ mod table;
 
 pub use catalog::{CatalogEntry, catalog};
 pub use conntrack::{
-    CT_ERRORS, Connection, CtDirection, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple, Rewrite,
-    RewriteSide, ct_errors_spec,
+    Connection, CtDirection, CtErrno, CtErrors, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple, Rewrite,
+    RewriteSide,
 };
 pub use drop_reason::{DropReason, Reason};
 pub use endpoint_rows::EndpointRows;

@@ -4,9 +4,11 @@
 //! the value holds, for each direction, all that an established packet needs. `bpf/abi/conntrack.h` has the bytes.
 
 mod connection;
+mod errors;
 mod tuple;
 
 pub use connection::{Connection, CtFlags, CtPath, CtPathFlags, CtState, Rewrite, RewriteSide};
+pub use errors::{CtErrno, CtErrors};
 pub use tuple::{CtDirection, Echo, FlowTuple};
 
 use crate::Result;
@@ -21,14 +23,6 @@ const BATCH: usize = 4096;
 #[derive(Debug)]
 pub struct CtMap {
     map: LruHashMap<CtKey, CtEntry>,
-}
-
-/// Rows of `podwire_ct_errors`: one for each errno (`CT_ERRORS` in `bpf/lib/conntrack.h`).
-pub const CT_ERRORS: u32 = 128;
-
-/// `podwire_ct_errors`: connections that could not be noted, by errno, a counter for each CPU. Their packets went on.
-pub const fn ct_errors_spec() -> MapSpec {
-    MapSpec::per_cpu_array::<u64>("podwire_ct_errors", CT_ERRORS)
 }
 
 impl CtMap {

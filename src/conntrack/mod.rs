@@ -1,0 +1,229 @@
+//! Connections as user space sees them: listing, flushing, and collecting those that have ended.
+//!
+//! The programs open, follow and revive connections in `podwire_ct`; here nothing is ever written to an entry.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use std::time::Instant;
+//!
+//! use podwire::conntrack::{Conntrack, CtFilter};
+//!
+//! let root = Path::new("/sys/fs/bpf");
+//! let conntrack = Conntrack::open_pinned(&root.join("tc/globals"), &root.join("podwire/programs"))?;
+//! for connection in conntrack.list(&CtFilter::address("10.0.0.7".parse()?))? {
+//!     println!("{} {}", connection.opener, connection.state);
+//! }
+//! // Called every few seconds; most of the time there is nothing to do yet.
+//! if let Some(pass) = conntrack.collect_if_due(Instant::now(), || false)? {
+//!     println!("{} of {} had ended", pass.removed, pass.looked_at);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod clock;
+mod collector;
+mod filter;
+mod lifetimes;
+mod pace;
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use clock::{Clock, Moment, ticks_per_second};
+pub use collector::{Collected, Collector};
+pub use filter::CtFilter;
+pub use lifetimes::CtLifetimes;
+pub use pace::Interval;
+
+use crate::Result;
+use crate::maps::MapInfo;
+use crate::program::Program;
+use crate::tables::{Connection, CtErrors, CtMap};
+
+/// The program that removes what is dead.
+const COLLECT: &str = "podwire_ct_collect";
+
+/// The connections of a node.
+pub struct Conntrack {
+    connections: CtMap,
+    errors: CtErrors,
+    clock: Clock,
+    collecting: Mutex<Collecting>,
+    past: Mutex<CtPasses>,
+}
+
+/// Who collects, and when.
+struct Collecting {
+    collector: Collector,
+    bounds: Interval,
+    interval: Duration,
+    /// When the last pass ended, or this was opened.
+    last: Instant,
+}
+
+/// The passes of a collector since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CtPasses {
+    /// Those that saw the whole map.
+    pub complete: u64,
+    /// Those that were interrupted or failed.
+    pub incomplete: u64,
+    /// Entries that they removed.
+    pub removed: u64,
+    /// How long all of them took.
+    pub time: Duration,
+    /// CPU time of all of them.
+    pub cpu: Duration,
+    /// The last complete one.
+    pub last: Option<Collected>,
+    /// The time until the next one, from the end of the last one.
+    pub interval: Duration,
+}
+
+impl Conntrack {
+    /// Over the maps pinned in a folder. `collect` is the program `podwire_ct_collect` that works on them.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where the maps are not pinned, `LayoutMismatch` for maps of another layout.
+    pub fn open(maps: &Path, collect: Program) -> Result<Self> {
+        let bounds = Interval::default();
+        let interval = bounds.first();
+        Ok(Self {
+            connections: CtMap::open_pinned(maps)?,
+            errors: CtErrors::open_pinned(maps)?,
+            clock: Clock::new(collect.clone()),
+            collecting: Mutex::new(Collecting {
+                collector: Collector::new(collect, Collector::BATCH)?,
+                bounds,
+                interval,
+                last: Instant::now(),
+            }),
+            past: Mutex::new(CtPasses { interval, ..CtPasses::default() }),
+        })
+    }
+
+    /// The same with the program that is pinned in one of the generations below `programs` and works on these maps. No agent
+    /// needs to run.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open), and `NotFound` where there is no such program.
+    pub fn open_pinned(maps: &Path, programs: &Path) -> Result<Self> {
+        let map = MapInfo::of_pin(maps.join(CtMap::spec().name()))?.id;
+        Self::open(maps, clock::pinned(programs, |program| program.uses_map(map))?)
+    }
+
+    /// Between which bounds the interval from one collection to the next moves.
+    pub fn set_interval(&self, bounds: Interval) {
+        let mut collecting = self.collecting.lock();
+        (collecting.bounds, collecting.interval) = (bounds, bounds.first());
+        self.past.lock().interval = collecting.interval;
+    }
+
+    /// How many entries a collection reads at a time.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for 0.
+    pub fn set_batch(&self, entries: usize) -> Result<()> {
+        self.collecting.lock().collector.set_batch(entries)
+    }
+
+    /// The map below.
+    pub const fn connections(&self) -> &CtMap {
+        &self.connections
+    }
+
+    /// Connections that could not be noted.
+    pub const fn errors(&self) -> &CtErrors {
+        &self.errors
+    }
+
+    /// The clock that entries go by.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The connections that a filter picks, in the order of their first packets' tuples. Those that have ended and were not
+    /// collected yet are among them.
+    pub fn list(&self, filter: &CtFilter) -> Result<Vec<Connection>> {
+        let mut connections = Vec::new();
+        self.connections.for_each(|connection| {
+            if filter.matches(&connection) {
+                connections.push(connection);
+            }
+        })?;
+        connections.sort_unstable_by_key(|connection| connection.opener);
+        Ok(connections)
+    }
+
+    /// Removes the connections that a filter picks, alive or not, and returns how many there were. The next packet of one
+    /// that is alive opens it anew, if the policy lets it.
+    pub fn flush(&self, filter: &CtFilter) -> Result<usize> {
+        self.connections.remove_if(|connection| filter.matches(connection))
+    }
+
+    /// A collection now. `stop` is asked after each batch; when it says so, the collection ends there, and another one is due.
+    ///
+    /// # Errors
+    ///
+    /// When the map can't be read or the program not be called; what was removed until then stays removed.
+    pub fn collect(&self, stop: impl Fn() -> bool) -> Result<Collected> {
+        self.collect_with(&mut self.collecting.lock(), stop)
+    }
+
+    /// A collection if it is time for one and none is under way: for callers that ask every few seconds.
+    pub fn collect_if_due(&self, now: Instant, stop: impl Fn() -> bool) -> Result<Option<Collected>> {
+        match self.collecting.try_lock() {
+            Some(mut collecting) if now.saturating_duration_since(collecting.last) >= collecting.interval => {
+                self.collect_with(&mut collecting, stop).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn collect_with(&self, collecting: &mut Collecting, stop: impl Fn() -> bool) -> Result<Collected> {
+        let result = collecting.collector.pass(&self.connections, stop);
+        let mut past = self.past.lock();
+        let done = result.as_ref().map_or(Collected::default(), Clone::clone);
+        past.removed += done.removed as u64;
+        past.time += done.time;
+        past.cpu += done.cpu;
+        if !done.complete {
+            past.incomplete += 1;
+            return result;
+        }
+        past.complete += 1;
+        past.last = Some(done);
+        collecting.last = Instant::now();
+        let pressure = self.pressure_of(&done);
+        collecting.interval = collecting.bounds.next(collecting.interval, done.dead_share(), pressure);
+        past.interval = collecting.interval;
+        result
+    }
+
+    /// What the collections did so far.
+    pub fn passes(&self) -> CtPasses {
+        *self.past.lock()
+    }
+
+    /// Entries in the map and how full that makes it, from 0 to 1, as of the last complete collection: the kernel keeps no count.
+    pub fn occupancy(&self) -> Option<(usize, f64)> {
+        let last = self.past.lock().last?;
+        Some((last.left(), self.pressure_of(&last)))
+    }
+
+    fn pressure_of(&self, collected: &Collected) -> f64 {
+        collected.left() as f64 / self.connections.map().max_entries().max(1) as f64
+    }
+}
+
+impl fmt::Debug for Conntrack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conntrack").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
