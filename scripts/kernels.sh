@@ -11,7 +11,7 @@ programs="attach_mount attach_load attach_devices
   programs_arp_ndp programs_events programs_host_netdev programs_ipv4 programs_ipv6 programs_malformed programs_random
   conntrack_collect conntrack_race
   netns netlink netlink_events netlink_tc
-  tables_addresses tables_catalog tables_flows tables_lb
+  ipcache tables_addresses tables_catalog tables_flows tables_lb
   maps_kinds maps_open maps_cached maps_ring maps_batches maps_concurrent"
 modules="veth dummy 8021q sch_ingress cls_bpf cls_u32"
 program_seconds=300

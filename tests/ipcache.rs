@@ -1,6 +1,8 @@
 //! The ipcache's sources on real kernel maps, against a model too plain to be wrong. Needs root.
 
 mod common;
+#[path = "common/random.rs"]
+mod random;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -330,13 +332,8 @@ fn addresses() -> Vec<IpAddr> {
         .collect()
 }
 
-/// PROPTEST_CASES asks for a longer run.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").map_or(48, |cases| cases.parse().expect("a number of cases"))
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random::config(48))]
 
     #[test]
     fn every_history_ends_as_in_the_model(steps in steps()) {

@@ -82,7 +82,6 @@ impl ChangeLog {
             let span = spans.entry(identity.id()).or_insert(((!added).then_some(identity), None));
             span.1 = added.then_some(identity);
         }
-        spans.retain(|_, (before, now)| before != now);
         let removed = spans.values().filter_map(|(before, _)| before.cloned()).collect();
         let added = spans.values().filter_map(|(_, now)| now.cloned()).collect();
         Some(Changes { version: self.version(), everything: false, removed, added })

@@ -199,12 +199,10 @@ impl Claims {
     }
 
     fn winner(&self) -> Option<(Source, IpCacheEntry, bool)> {
-        let said = Source::ALL.into_iter().rev().find_map(|source| Some((source, self.of[source.index()]?, false)));
+        // nobody who stands as high as what was found has spoken: see claim
         let found = self.found.map(|entry| (Source::guess(&entry), entry, true));
-        match (said, found) {
-            (Some(said), Some(found)) => Some(if said.0 >= found.0 { said } else { found }),
-            (said, found) => said.or(found),
-        }
+        let said = || Source::ALL.into_iter().rev().find_map(|source| Some((source, self.of[source.index()]?, false)));
+        found.or_else(said)
     }
 }
 

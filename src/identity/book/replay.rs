@@ -69,3 +69,35 @@ impl Book {
         self.entries.len() + rest(&self.of_labels) + rest(&self.of_cidrs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_leads_to_the_same_state() {
+        let now = Instant::now();
+        let new = || Book::new(Duration::from_secs(1));
+        let mut book = new();
+        let labels = |n: u32| Labels::parse([format!("k8s:n={n}")]).expect("a label");
+        for n in 0..300 {
+            book.apply(&Record::Add { id: SecurityId::new(256 + n), labels: labels(n) }, now);
+        }
+        // released in an order of its own, the highest number among them
+        let released: Vec<_> =
+            (0..200).map(|n| SecurityId::new(256 + n * 77 % 200)).chain([SecurityId::new(555)]).collect();
+        book.apply(&Record::Remove { ids: released.clone() }, now);
+
+        let snapshot = book.snapshot();
+        assert_eq!(snapshot.len(), book.live_records());
+        let mut again = new();
+        again.replay(&snapshot, now).expect("no contradiction");
+        assert_eq!(again.list(), book.list());
+        let free = |book: &Book| book.of_labels.free().collect::<Vec<_>>();
+        assert_eq!(free(&again), free(&book));
+        assert!(free(&book).ends_with(&released));
+        assert_eq!(again.snapshot(), snapshot);
+    }
+}
