@@ -164,7 +164,7 @@ fn entity_is(entity: Entity, someone: &Someone) -> bool {
         Entity::World => v4 || v6 || id == 2,
         Entity::WorldIpv4 => v4,
         Entity::WorldIpv6 => v6,
-        Entity::Cluster => !(v4 || v6 || id == 2) && !someone.labels.is_empty(),
+        Entity::Cluster => !(v4 || v6 || id == 2 || someone.labels.is_empty()),
         Entity::Host => id == 1,
         Entity::Unmanaged => id == 3,
         Entity::Health => id == 4,
