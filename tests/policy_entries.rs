@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use podwire::identity::{Identity, cidr_labels, labels_of_reserved};
 use podwire::policy::{
-    CompiledPolicy, EnforcementMode, Entity, FlatRule, L4Match, L4Ports, NamedPorts, Peer, Peers, PolicyOptions,
-    RuleNumber, RulesInForce, Selector, Subject, WorldIdentities,
+    CompiledPolicy, EnforcementMode, Entity, FlatRule, L4Match, L4Ports, NamedPorts, Peer, Peers, Policy,
+    PolicyOptions, Repository, RuleNumber, RulesInForce, Selector, Subject, WorldIdentities,
 };
 use podwire::tables::{PolicyAction, PolicyDirection, PolicyVerdict, Protocol};
 use podwire::{EndpointId, ErrorKind, Labels, Result, SecurityId};
@@ -76,7 +76,7 @@ fn node(rules: &[FlatRule]) -> RulesInForce {
 }
 
 fn subject() -> Subject {
-    let named_ports = NamedPorts::new().with("http", Protocol::TCP, 8080).with("http", Protocol::TCP, 8081);
+    let named_ports = NamedPorts::new().with("http", Protocol::TCP, 8080).with("HTTP", Protocol::TCP, 8081);
     Subject { endpoint: EndpointId::new(1135).expect("not 0"), identity: SecurityId::new(WEB), named_ports }
 }
 
@@ -142,6 +142,59 @@ fn entries_are_those_cilium_writes() {
         "Allow Egress: 16777217 ANY #2",
     ];
     assert_eq!(entries(&compile(&rules, &options()).expect("few")), expected);
+}
+
+#[test]
+fn documents_become_entries() {
+    let web = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts: [{ports: [{port: "8080", protocol: TCP}]}]
+  - icmps: [{fields: [{family: IPv4, type: 8}]}]
+  ingressDeny:
+  - fromCIDR: [203.0.113.0/24]
+"#;
+    let in_default = |id: u32, app: &str| {
+        let labels = [format!("k8s:app={app}"), "k8s:io.kubernetes.pod.namespace=default".to_owned()];
+        Identity::new(SecurityId::new(id), Labels::parse(labels).expect("labels"))
+    };
+    let prefix = "203.0.113.0/24".parse().expect("a prefix");
+    let mut rules = RulesInForce::new(WorldIdentities::of_node(true, false));
+    let _ =
+        rules.add_identities([in_default(WEB, "web"), in_default(400, "client"), identity(401, &["k8s:app=client"])]);
+    let _ = rules.add_identities([Identity::new(SecurityId::new(1 << 24), cidr_labels(prefix).expect("labels"))]);
+
+    let mut repository = Repository::new();
+    let policy = Policy::from_yaml(web).expect("a policy").remove(0);
+    let changes = repository.replace(policy).expect("a good one");
+    assert_eq!(changes.added.iter().flat_map(FlatRule::prefixes).collect::<Vec<_>>(), [prefix]);
+    let concerned: Vec<_> = rules.change(&changes).into_iter().map(SecurityId::get).collect();
+    assert_eq!(concerned, [WEB]);
+    let policy = rules.compile(subject(), &options()).expect("few");
+    let sources: Vec<_> = policy
+        .entries()
+        .map(|(matched, verdict)| {
+            let source = repository.source(RuleNumber::new(verdict.cookie)).map(ToString::to_string);
+            format!("{} {matched} {}", word(&verdict), source.unwrap_or_default())
+        })
+        .collect();
+    let expected = [
+        "Allow Ingress: 0 8/ICMP default/web[0].ingress[1]",
+        "Allow Ingress: 400 8080/TCP default/web[0].ingress[0]",
+        "Deny Ingress: 16777216 ANY default/web[0].ingressDeny[0]",
+        "Allow Egress: 0 ANY ",
+    ];
+    assert_eq!(sources, expected);
+
+    let changes = repository.remove("default/web").expect("was there");
+    assert_eq!(rules.change(&changes).into_iter().map(SecurityId::get).collect::<Vec<_>>(), [WEB]);
+    let policy = rules.compile(subject(), &options()).expect("few");
+    assert_eq!(entries(&policy), ["Allow Ingress: 0 ANY #0", "Allow Egress: 0 ANY #0"]);
 }
 
 #[test]

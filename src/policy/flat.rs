@@ -61,6 +61,23 @@ pub struct FlatRule {
     pub rule: RuleNumber,
 }
 
+impl FlatRule {
+    /// The prefixes that it names, exceptions too. Each needs an identity, or the rule can't tell its addresses from others.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNetwork> {
+        let peers: &[Peer] = match &self.peers {
+            Peers::Any => &[],
+            Peers::Some(peers) => peers,
+        };
+        peers.iter().flat_map(|peer| {
+            let (net, except): (_, &[IpNetwork]) = match peer {
+                Peer::Cidr { net, except } => (Some(*net), except),
+                Peer::Labels(_) | Peer::Entity(_) => (None, &[]),
+            };
+            net.into_iter().chain(except.iter().copied())
+        })
+    }
+}
+
 /// The other side of a rule's traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Peers {

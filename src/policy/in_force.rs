@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::compile::{BoundRule, CompiledPolicy, PolicyOptions, Subject};
 use super::flat::{FlatRule, Peer, RuleNumber};
+use super::repository::RuleChanges;
 use super::selectors::{SelectorCache, SelectorChanges, SelectorId, WorldIdentities};
 use crate::identity::Changes;
 use crate::{Error, Result, SecurityId};
@@ -94,6 +95,23 @@ impl RulesInForce {
             }
         }
         removed.len()
+    }
+
+    /// Takes over a change of policies, and says which identities' endpoints it concerns: their policies are to be compiled anew.
+    ///
+    /// The identities of the prefixes that new rules name ([`FlatRule::prefixes`]) have to be there by the time of that.
+    #[must_use = "policies compiled before are not those of the rules in force any more"]
+    pub fn change(&mut self, changes: &RuleChanges) -> BTreeSet<SecurityId> {
+        let mut concerned = BTreeSet::new();
+        for number in &changes.removed {
+            concerned.extend(self.subjects_of(*number));
+            self.remove(*number);
+        }
+        self.insert(&changes.added);
+        for rule in &changes.added {
+            concerned.extend(self.subjects_of(rule.rule));
+        }
+        concerned
     }
 
     /// The numbers in force, in order.

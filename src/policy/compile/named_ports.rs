@@ -15,23 +15,23 @@ impl NamedPorts {
         Self::default()
     }
 
-    /// Also this one.
+    /// Also this one. Upper and lower case are the same, as in rules.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, protocol: Protocol, port: u16) -> Self {
-        self.0.insert((name.into(), protocol, port));
+    pub fn with(mut self, name: impl AsRef<str>, protocol: Protocol, port: u16) -> Self {
+        self.0.insert((name.as_ref().to_ascii_lowercase(), protocol, port));
         self
     }
 
     /// The ports of a protocol that have this name, in order.
     pub fn resolve(&self, name: &str, protocol: Protocol) -> impl Iterator<Item = u16> {
-        let first = (name.to_owned(), protocol, 0);
-        let last = (name.to_owned(), protocol, u16::MAX);
+        let name = name.to_ascii_lowercase();
+        let (first, last) = ((name.clone(), protocol, 0), (name, protocol, u16::MAX));
         self.0.range(first..=last).map(|(_, _, port)| *port)
     }
 }
 
-impl<S: Into<String>> FromIterator<(S, Protocol, u16)> for NamedPorts {
+impl<S: AsRef<str>> FromIterator<(S, Protocol, u16)> for NamedPorts {
     fn from_iter<I: IntoIterator<Item = (S, Protocol, u16)>>(ports: I) -> Self {
-        Self(ports.into_iter().map(|(name, protocol, port)| (name.into(), protocol, port)).collect())
+        ports.into_iter().fold(Self::new(), |named, (name, protocol, port)| named.with(name, protocol, port))
     }
 }
