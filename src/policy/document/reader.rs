@@ -110,7 +110,7 @@ impl Reader {
         let Node::Map(map) = node else { return self.refuse(node, "not an object") };
         for (name, value) in map.iter().filter(|(name, _)| !fields.known.contains(&name.as_str())) {
             let reason = if fields.unsupported.contains(&name.as_str()) {
-                "known to Cilium, but not enforced by podwire".to_owned()
+                "known to Cilium but not enforced by podwire".to_owned()
             } else {
                 format!("unknown field; allowed are {}", fields.known.join(", "))
             };
