@@ -129,7 +129,8 @@ pub use labels::{Label, Labels};
 pub use mac::MacAddr;
 pub use program::AttachMode;
 
-/// The README's example compiles.
+/// The README's example compiles, and that of the page on policy.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/policy.md")]
 struct Readme;

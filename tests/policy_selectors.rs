@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use podwire::Labels;
-use podwire::policy::{Entity, Operator, Requirement, Selector};
+use podwire::identity::Identity;
+use podwire::policy::{Entity, Operator, Peer, Requirement, Selector, WorldIdentities};
+use podwire::{Labels, SecurityId};
 use proptest::prelude::*;
 
 fn labels(texts: &[&str]) -> Labels {
@@ -148,6 +149,26 @@ fn entities_and_the_labels_of_their_identities() {
     }
     for bad in ["", "Host", "hosts", "World"] {
         assert!(bad.parse::<Entity>().is_err(), "{bad:?}");
+    }
+}
+
+/// What no prefix names is of the family that the node has, though the label of identity 2 doesn't say which.
+#[test]
+fn the_world_of_a_node_with_one_family() {
+    let identity = |id, text: &str| Identity::new(SecurityId::new(id), labels(&[text]));
+    let (world, ipv4, ipv6) =
+        (identity(2, "reserved:world"), identity(9, "reserved:world-ipv4"), identity(10, "reserved:world-ipv6"));
+    let nodes = [
+        (WorldIdentities::of_node(true, false), [true, true, false], [false, false, true]),
+        (WorldIdentities::of_node(false, true), [false, true, false], [true, false, true]),
+        (WorldIdentities::of_node(true, true), [false, true, false], [false, false, true]),
+    ];
+    for (node, of_ipv4, of_ipv6) in nodes {
+        let selected = |peer: Peer| [&world, &ipv4, &ipv6].map(|identity| peer.selects(identity, &node));
+        assert_eq!(selected(Entity::WorldIpv4.into()), of_ipv4, "{node:?}");
+        assert_eq!(selected(Entity::WorldIpv6.into()), of_ipv6, "{node:?}");
+        assert_eq!(selected(Entity::World.into()), [true; 3], "{node:?}");
+        assert_eq!(selected(Entity::Cluster.into()), [false; 3], "{node:?}");
     }
 }
 

@@ -50,7 +50,15 @@ impl Peer {
     pub fn selects(&self, identity: &Identity, world: &WorldIdentities) -> bool {
         match self {
             Self::Labels(selector) => selector.matches(identity.labels()),
-            Self::Entity(entity) => entity.matches(identity.labels()),
+            Self::Entity(entity) => {
+                // the world of a node with one family is of that family, though its label doesn't say so
+                let rest = match entity {
+                    Entity::WorldIpv4 => world.ipv4,
+                    Entity::WorldIpv6 => world.ipv6,
+                    _ => None,
+                };
+                rest == Some(identity.id()) || entity.matches(identity.labels())
+            }
             Self::Cidr { net, except } => world
                 .prefix_of(identity)
                 .is_some_and(|prefix| within(prefix, *net) && !except.iter().any(|except| within(prefix, *except))),
