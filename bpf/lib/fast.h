@@ -56,14 +56,20 @@ static __always_inline bool fast_read(struct podwire_ct_dir *dir, __u32 generati
 	return READ_ONCE(dir->seal) == seal;
 }
 
-static __always_inline void fast_count(struct podwire_ct_dir *dir, const struct fast_path *path, __u32 length, __u8 tcp_flags,
-				       __u64 now)
+static __always_inline void fast_count(struct podwire_ct_dir *dir, const struct fast_path *path, __u32 length, __u64 now)
 {
 	dir->packets += 1;
 	dir->bytes += length;
 	dir->expires = now + (path->tail >> 48) * cfg_ticks_per_second;
-	if (unlikely(tcp_flags & ~dir->tcp_flags))
-		dir->tcp_flags |= tcp_flags;
+}
+
+/*
+ * Whether a path is of this hook's kind. Both programs of a pod run on one device: what leaves towards the pod must not use the
+ * path of what the pod sends, nor the other way round.
+ */
+static __always_inline bool fast_is_of(__u32 hook, __u8 flags)
+{
+	return (hook == HOOK_TO_POD) == !(flags & (CT_DIR_F_REDIRECT_PEER | CT_DIR_F_TO_STACK));
 }
 
 static __always_inline __u32 fast_point(__u32 hook, __u8 flags)
@@ -95,12 +101,15 @@ static __always_inline bool fast_find(struct __sk_buff *skb, struct ethernet *et
 	now = bpf_jiffies64();
 	if (!fast_read(dir, generation, flow->tag, path) || (__u32)path->devices != skb->ifindex)
 		return false;
+	/* A flag that this direction has not seen may change the connection's state: the long way knows. */
+	if (!fast_is_of(hook, path->flags) || flow->tcp_flags & ~(__u8)(path->tail >> 32))
+		return false;
 	if (hook == HOOK_FROM_POD && (*(__u32 *)eth->source != path->macs_end >> 32 ||
 				      *(__u16 *)(eth->source + 4) != (__u16)path->tail))
 		return false;
 	if (!ticks_ahead(READ_ONCE(dir->expires), now))
 		return false;
-	fast_count(dir, path, skb->len, flow->tcp_flags, now);
+	fast_count(dir, path, skb->len, now);
 	count_forward(skb, fast_point(hook, path->flags));
 	return true;
 }

@@ -103,8 +103,8 @@ static __always_inline int ipv4_from_network(struct __sk_buff *skb, struct admis
 	/* The stack answers a packet at the end of its time with an ICMP error. */
 	if (!local || local->flags & ENDPOINT_F_HOST || ip->ttl <= 1)
 		return PASS;
-	local = endpoint_by_ipv4(ip->source);
-	if (unlikely(local && local->flags & ENDPOINT_F_HOST))
+	/* Nobody out there is who is here, whatever the pods' range is by now. */
+	if (unlikely(endpoint_by_ipv4(ip->source)))
 		return DROP(REASON_INVALID_SIP);
 	verdict = ipv4_flow(skb, &a->flow);
 	if (verdict)
