@@ -1,5 +1,6 @@
 //! `podwire bpf`: reads and writes pinned maps, whether or not an agent runs.
 
+mod ct;
 mod endpoint;
 mod ipcache;
 mod metrics;
@@ -25,6 +26,9 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Connections.
+    #[command(subcommand)]
+    Ct(ct::Command),
     /// Endpoints by address.
     #[command(subcommand)]
     Endpoint(endpoint::Command),
@@ -43,6 +47,7 @@ enum Command {
 pub(crate) fn run(args: &Args, agent: &Client) -> anyhow::Result<Report> {
     let pins = args.bpf_root.join("tc/globals");
     match &args.command {
+        Command::Ct(command) => ct::run(command, &args.bpf_root),
         Command::Endpoint(command) => endpoint::run(command, &pins),
         Command::Ipcache(command) => ipcache::run(command, &pins),
         Command::Metrics(command) => metrics::run(command, &pins),
