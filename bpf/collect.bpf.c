@@ -6,12 +6,6 @@
 #include "lib/config.h"
 #include "lib/conntrack.h"
 
-enum outcome {
-	OUTCOME_REMOVED,
-	OUTCOME_ALIVE,
-	OUTCOME_GONE,
-};
-
 /*
  * Whether both directions' claims ended more than a second ago. A program that saw one of them still ahead, and is about to
  * write a later one without asking anybody, has long done so by then.
@@ -31,49 +25,50 @@ static __always_inline void copy_key(struct podwire_ct_key *to, const struct pod
 }
 
 /* A dead entry is revived only by whoever holds its claim: while we do, it stays dead. */
-static __noinline int collect(const struct podwire_ct_key *key, __u64 now)
+static __noinline int collect(struct podwire_ct_collect *ctx, const struct podwire_ct_key *key, __u64 now)
 {
 	struct podwire_ct_entry *entry = bpf_map_lookup_elem(&podwire_ct, key);
 
-	if (!entry)
-		return OUTCOME_GONE;
-	if (__sync_val_compare_and_swap(&entry->claim, 0, 1))
-		return OUTCOME_ALIVE;
+	if (!entry) {
+		ctx->gone++;
+		return 0;
+	}
+	if (__sync_val_compare_and_swap(&entry->claim, 0, 1)) {
+		ctx->alive++;
+		return 0;
+	}
 	/* The map may have evicted the entry and given its memory to another key before the claim was made. */
-	if (bpf_map_lookup_elem(&podwire_ct, key) == entry && is_dead(entry, now)) {
-		long error = bpf_map_delete_elem(&podwire_ct, key);
-
-		if (!error)
-			return OUTCOME_REMOVED;
+	if (bpf_map_lookup_elem(&podwire_ct, key) == entry && is_dead(entry, now) &&
+	    !bpf_map_delete_elem(&podwire_ct, key)) {
+		ctx->removed++;
+		return 0;
 	}
 	__sync_lock_test_and_set(&entry->claim, 0);
-	return OUTCOME_ALIVE;
+	ctx->alive++;
+	return 0;
 }
 
 SEC("syscall")
 int podwire_ct_collect(struct podwire_ct_collect *ctx)
 {
-	__u32 count = ctx->count, removed = 0, alive = 0, gone = 0;
+	__u32 count = ctx->count;
 	__u64 now = bpf_jiffies64();
 
+	ctx->now = now;
+	/* Counted there and not in registers, of which the verifier of Linux 6.1 would follow every combination of values. */
+	ctx->removed = 0;
+	ctx->alive = 0;
+	ctx->gone = 0;
 	/* Unrolled, because the verifier takes only constant offsets into the argument of a system call's program. */
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < CT_COLLECT_KEYS; i++) {
 		struct podwire_ct_key key __attribute__((aligned(8)));
-		int outcome;
 
 		if (i >= count)
 			break;
 		copy_key(&key, &ctx->keys[i]);
-		outcome = collect(&key, now);
-		removed += outcome == OUTCOME_REMOVED;
-		alive += outcome == OUTCOME_ALIVE;
-		gone += outcome == OUTCOME_GONE;
+		collect(ctx, &key, now);
 	}
-	ctx->now = now;
-	ctx->removed = removed;
-	ctx->alive = alive;
-	ctx->gone = gone;
 	return 0;
 }
 

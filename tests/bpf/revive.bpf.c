@@ -7,7 +7,7 @@
 #include "lib/conntrack.h"
 
 #define CONNECTIONS 1024
-#define STEPS 128
+#define STEPS 64
 
 /* The argument; as in tests/conntrack_race.rs. */
 struct revive {
@@ -46,11 +46,11 @@ static __always_inline void make_key(struct podwire_ct_key *key, __u32 number)
 	key->family = 1;
 }
 
-static __noinline int step(struct revive *own, __u32 random)
+static __noinline int step(struct revive *ctx, __u32 random)
 {
-	__u32 number = (own->first + (random & own->mask)) & (CONNECTIONS - 1);
+	__u32 number = (ctx->first + (random & ctx->mask)) & (CONNECTIONS - 1);
 	__u64 *promise = bpf_map_lookup_elem(&promises, &number);
-	__u64 now = bpf_jiffies64(), later = now + (__u64)own->lifetime * cfg_ticks_per_second;
+	__u64 now = bpf_jiffies64(), later = now + (__u64)ctx->lifetime * cfg_ticks_per_second;
 	__u32 direction = random >> 31;
 	struct podwire_ct_entry *entry;
 	struct podwire_ct_key key;
@@ -60,7 +60,7 @@ static __noinline int step(struct revive *own, __u32 random)
 	if (!promise)
 		return 0;
 	if (*promise > now && (!entry || !is_live(entry, now))) {
-		own->lost++;
+		ctx->lost++;
 		*promise = 0;
 		return 0;
 	}
@@ -70,26 +70,26 @@ static __noinline int step(struct revive *own, __u32 random)
 		fresh.dir[CT_FROM_LO].expires = later;
 		if (!bpf_map_update_elem(&podwire_ct, &key, &fresh, BPF_NOEXIST)) {
 			*promise = later;
-			own->opened++;
+			ctx->opened++;
 		}
 	} else if (is_live(entry, now)) {
 		if (random & 0x40000000) {
 			entry->dir[direction & 1].expires = later;
 			*promise = later;
-			own->used++;
+			ctx->used++;
 		} else {
 			*promise = 0;
 			entry->dir[CT_FROM_LO].expires = now - 10 * cfg_ticks_per_second;
 			entry->dir[CT_FROM_HI].expires = now - 10 * cfg_ticks_per_second;
-			own->ended++;
+			ctx->ended++;
 		}
 	} else if (__sync_val_compare_and_swap(&entry->claim, 0, 1)) {
-		own->claimed++;
+		ctx->claimed++;
 	} else {
 		if (bpf_map_lookup_elem(&podwire_ct, &key) == entry) {
 			entry->dir[direction & 1].expires = later;
 			*promise = later;
-			own->revived++;
+			ctx->revived++;
 		}
 		__sync_lock_test_and_set(&entry->claim, 0);
 	}
@@ -99,16 +99,8 @@ static __noinline int step(struct revive *own, __u32 random)
 SEC("syscall")
 int revive(struct revive *ctx)
 {
-	struct revive own = { .first = ctx->first, .mask = ctx->mask, .lifetime = ctx->lifetime };
-
 	for (int i = 0; i < STEPS; i++)
-		step(&own, bpf_get_prandom_u32());
-	ctx->opened += own.opened;
-	ctx->used += own.used;
-	ctx->ended += own.ended;
-	ctx->revived += own.revived;
-	ctx->claimed += own.claimed;
-	ctx->lost += own.lost;
+		step(ctx, bpf_get_prandom_u32());
 	return 0;
 }
 
