@@ -32,10 +32,13 @@ pub struct Label {
 impl Label {
     /// A label of its three parts, each checked for length and characters.
     pub fn new(source: &str, key: &str, value: &str) -> Result<Self> {
-        part("label source", source, SOURCE_MAX, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))?;
-        part("label key", key, KEY_MAX, |c| c.is_ascii_graphic() && !matches!(c, '=' | ','))?;
+        let of_source = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        part("label source", source, SOURCE_MAX, "letters, digits, '-', '_' and '.'", of_source)?;
+        let of_key = |c: char| c.is_ascii_graphic() && !matches!(c, '=' | ',');
+        part("label key", key, KEY_MAX, "printable ASCII without spaces, '=' and ','", of_key)?;
         if !value.is_empty() {
-            part("label value", value, VALUE_MAX, |c| c.is_ascii_graphic() && c != ',')?;
+            let of_value = |c: char| c.is_ascii_graphic() && c != ',';
+            part("label value", value, VALUE_MAX, "printable ASCII without spaces and ','", of_value)?;
         }
         Ok(Self { source: source.to_owned(), key: key.to_owned(), value: value.to_owned() })
     }
@@ -56,13 +59,13 @@ impl Label {
     }
 }
 
-fn part(what: &'static str, text: &str, longest: usize, allowed: impl Fn(char) -> bool) -> Result<()> {
+fn part(what: &'static str, text: &str, longest: usize, expected: &str, allowed: impl Fn(char) -> bool) -> Result<()> {
     if text.is_empty() || text.len() > longest {
         let shown: String = text.chars().take(64).collect();
         return Err(Error::invalid(what, shown, format!("must have 1 to {longest} characters, has {}", text.len())));
     }
     match text.chars().find(|&c| !allowed(c)) {
-        Some(c) => Err(Error::invalid(what, text, format!("{c:?} is not allowed here"))),
+        Some(c) => Err(Error::invalid(what, text, format!("{c:?} is not allowed here, only {expected}"))),
         None => Ok(()),
     }
 }
@@ -203,6 +206,34 @@ mod tests {
         }
         assert!(format!("k8s:{}", "a".repeat(KEY_MAX + 1)).parse::<Label>().is_err());
         assert!(format!("k8s:a={}", "v".repeat(VALUE_MAX + 1)).parse::<Label>().is_err());
+    }
+
+    proptest::proptest! {
+        /// Whatever the text, it is refused or comes back as it is printed.
+        #[test]
+        fn any_text_is_a_label_or_refused(text in proptest::prop_oneof![".*", "[a-z:=,/ -]{0,12}", "k8s:\\PC{0,20}"]) {
+            match text.parse::<Label>() {
+                Ok(label) => {
+                    let printed = label.to_string();
+                    proptest::prop_assert!(printed.chars().all(|c| c.is_ascii_graphic() && c != ','), "{}", printed);
+                    proptest::prop_assert_eq!(printed.parse::<Label>().expect("printed by itself"), label);
+                }
+                Err(error) => proptest::prop_assert_eq!(error.kind(), crate::ErrorKind::InvalidInput),
+            }
+        }
+    }
+
+    #[test]
+    fn sets_are_bounded_wherever_they_come_from() {
+        let read = |texts: &[String]| serde_json::from_value::<Labels>(serde_json::json!(texts));
+        let texts: Vec<_> = (0..=LABELS_MAX).map(|n| format!("k8s:key{n}")).collect();
+        assert_eq!(read(&texts[1..]).expect("as many as allowed").len(), LABELS_MAX);
+        read(&texts).expect_err("one more than allowed");
+        let twice = ["k8s:b=1", "k8s:a", "k8s:b=2"].map(str::to_owned);
+        let labels = read(&twice).expect("two of one key");
+        assert_eq!((labels.to_string().as_str(), labels.value("k8s", "b")), ("k8s:a,k8s:b=2", Some("2")));
+        assert_eq!((labels.value("k8s", "a"), labels.value("any", "a")), (Some(""), None));
+        assert_eq!(serde_json::to_value(&labels).expect("text"), serde_json::json!(["k8s:a", "k8s:b=2"]));
     }
 
     #[test]

@@ -117,6 +117,26 @@ fn numbers_run_out_and_come_again() {
 }
 
 #[test]
+fn numbers_left_in_the_kernel_are_given_out_last() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || LocalIdentities::open(dir.path(), config()).expect("opens");
+    let identities = open();
+    let known = identities.acquire(&labels("known")).expect("free");
+    identities.avoid([0, 5, 256, 270, 16_777_220, u32::MAX].map(SecurityId::new));
+    assert_eq!(identities.acquire(&labels("known")).expect("there"), known);
+    assert_eq!(identities.acquire(&labels("new")).expect("free").id().get(), 271);
+    let prefix = identities.acquire_cidr("192.0.2.0/24".parse().expect("a prefix")).expect("free");
+    assert_eq!(prefix.id().get(), 16_777_221);
+    drop(identities);
+
+    // none is lost by that
+    let identities = open();
+    let all = identities.acquire_all(&(2..65_280).map(labels).collect::<Vec<_>>()).expect("room for all but two");
+    assert_eq!(all.last().expect("many").id().get(), 270);
+    assert_eq!(identities.acquire(&labels("more")).expect_err("all are taken").kind(), ErrorKind::Exhausted);
+}
+
+#[test]
 fn the_journal_does_not_grow_without_end() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::new());

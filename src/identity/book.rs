@@ -182,6 +182,15 @@ impl Book {
         Some(entry.identity)
     }
 
+    /// Makes these the last numbers to be given out, as far as they are free.
+    pub(super) fn avoid(&mut self, ids: impl IntoIterator<Item = SecurityId>) {
+        let free: BTreeSet<_> = ids.into_iter().filter(|id| !self.entries.contains_key(id)).collect();
+        for numbers in [&mut self.of_labels, &mut self.of_cidrs] {
+            let of_these = free.iter().filter(|id| numbers.contains(**id)).map(|id| id.get());
+            numbers.avoid(&of_these.collect());
+        }
+    }
+
     pub(super) fn get(&self, id: SecurityId) -> Option<Identity> {
         self.reserved.get(&id).or_else(|| Some(&self.entries.get(&id)?.identity)).cloned()
     }

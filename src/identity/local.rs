@@ -95,6 +95,16 @@ impl LocalIdentities {
         self.book.read().references(id)
     }
 
+    /// Makes these the last numbers to be given out, as far as they stand for nothing.
+    ///
+    /// To be called with what an earlier process left in the kernel, before the first acquisition: where the files in the state
+    /// directory are lost and the maps are not, an address must not have, by a number of old, the identity of somebody new.
+    pub fn avoid(&self, ids: impl IntoIterator<Item = SecurityId>) {
+        // in its turn: whoever adds one has chosen its number before it is in the book
+        let _turn = self.writer.lock();
+        self.book.write().avoid(ids);
+    }
+
     fn acquire_wanted(&self, wanted: &[Wanted]) -> Result<Vec<Identity>> {
         if let Some(identities) = self.book.write().acquire_used(wanted) {
             return Ok(identities);

@@ -1,6 +1,6 @@
 //! Which number comes next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 
 use crate::SecurityId;
@@ -40,7 +40,7 @@ impl Numbers {
     }
 
     /// Takes a number out of the free ones. Those that it leaves out below itself are not free either until they are
-    /// [put back](Self::put_back), which is how a snapshot is read.
+    /// [put back](Self::put_back) or [found](Self::find_lost), which is how a journal is read.
     pub(super) fn take(&mut self, id: SecurityId) {
         let id = id.get();
         if id >= self.next {
@@ -56,6 +56,26 @@ impl Numbers {
         let id = id.get();
         self.next = self.next.max(id + 1);
         self.resting.push_back(id);
+    }
+}
+
+impl Numbers {
+    /// Makes free numbers the last to be used, and so all that were never used up to the highest of them.
+    pub(super) fn avoid(&mut self, free: &BTreeSet<u32>) {
+        if let Some(last) = free.last().filter(|last| **last >= self.next) {
+            self.resting.extend(self.next..=*last);
+            self.next = last + 1;
+        }
+        let (later, sooner) = self.resting().partition::<VecDeque<_>, _>(|id| free.contains(id));
+        self.resting = sooner;
+        self.resting.extend(later);
+    }
+
+    /// Frees what was left out below a number taken and is not in use.
+    pub(super) fn find_lost(&mut self, in_use: impl Fn(SecurityId) -> bool) {
+        let resting: HashSet<_> = self.resting().collect();
+        let lost = (*self.range.start()..self.next).filter(|id| !resting.contains(id) && !in_use(SecurityId::new(*id)));
+        self.resting.extend(lost);
     }
 }
 
@@ -78,6 +98,28 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| take(&mut numbers)).collect();
         assert_eq!(order, [258, 259, 257, 256]);
         assert_eq!(numbers.free().next(), None);
+    }
+
+    #[test]
+    fn avoided_numbers_come_last() {
+        let mut numbers = Numbers::new(256..=263);
+        let free = |numbers: &Numbers| numbers.free().map(SecurityId::get).collect::<Vec<_>>();
+        assert_eq!(take(&mut numbers), Some(256));
+        numbers.avoid(&BTreeSet::from([257, 260]));
+        assert_eq!(free(&numbers), [261, 262, 263, 258, 259, 257, 260]);
+        numbers.avoid(&BTreeSet::from([258]));
+        assert_eq!(free(&numbers), [261, 262, 263, 259, 257, 260, 258]);
+        numbers.avoid(&BTreeSet::new());
+        assert_eq!(free(&numbers).len(), 7);
+    }
+
+    #[test]
+    fn numbers_left_out_are_found() {
+        let mut numbers = Numbers::new(256..=263);
+        numbers.take(SecurityId::new(260));
+        numbers.put_back(SecurityId::new(258));
+        numbers.find_lost(|id| id.get() == 260);
+        assert_eq!(numbers.free().map(SecurityId::get).collect::<Vec<_>>(), [261, 262, 263, 258, 256, 257, 259]);
     }
 
     #[test]

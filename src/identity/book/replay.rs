@@ -30,6 +30,10 @@ impl Book {
             }
             self.apply(record, now);
         }
+        let entries = &self.entries;
+        for numbers in [&mut self.of_labels, &mut self.of_cidrs] {
+            numbers.find_lost(|id| entries.contains_key(&id));
+        }
         Ok(())
     }
 
