@@ -8,6 +8,7 @@ mod host;
 mod inspect;
 mod node;
 mod open;
+mod policy;
 mod status;
 mod sysctls;
 
@@ -24,6 +25,7 @@ pub use node::{LOOPBACK_IPV4, Node, NodeDevice};
 pub use status::{Health, Status};
 
 use crate::endpoint::EndpointManager;
+use crate::enforcement::Enforcement;
 use crate::events::EventReader;
 use crate::ipam::Ipam;
 use crate::program::{Attacher, ProgramSet};
@@ -43,6 +45,7 @@ pub struct Datapath {
     node: Node,
     ipam: Arc<Ipam>,
     endpoints: EndpointManager,
+    enforcement: Arc<Enforcement>,
     programs: ProgramSet,
     attacher: Attacher,
     metrics: MetricsMap,
@@ -61,6 +64,8 @@ pub struct Leftovers {
     pub addresses: usize,
     /// Rows of `podwire_endpoints` without an endpoint.
     pub rows: usize,
+    /// Policies of endpoints that do not exist, by the endpoints' ids.
+    pub policies: Vec<EndpointId>,
     /// Generations of programs that nothing uses any more.
     pub generations: Vec<String>,
 }
@@ -115,8 +120,9 @@ impl Datapath {
         let reach = self.endpoints.reach();
         reach.mark_complete();
         let drift = reach.resync()?;
+        let policies = self.enforcement.remove_strays()?;
         let generations = self.programs.generation().remove_others(&self.paths.programs())?;
-        Ok(Leftovers { endpoints, addresses: drift.foreign, rows, generations })
+        Ok(Leftovers { endpoints, addresses: drift.foreign, rows, policies, generations })
     }
 
     /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
@@ -136,6 +142,7 @@ impl Datapath {
                 drift.missing, drift.different, drift.foreign, drift.reconciled.repaired
             );
         }
+        self.enforcement.maintain()?;
         self.forwards.copy_to(&self.metrics)
     }
 

@@ -60,7 +60,7 @@
 //! | [`tables`] | the node's maps with addresses and domain types in and out |
 //! | [`ipcache`] | which identity a prefix has: several sources, one map |
 //! | [`policy`] | rules, whom they select, and their compilation |
-//! | [`enforcement`] | policy in force: swapping endpoints' policies whole |
+//! | [`enforcement`] | policy in force: the engine that follows rules, identities and endpoints, and swaps policies whole |
 //! | [`conntrack`] | connections: listing, flushing, collecting those that have ended |
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |

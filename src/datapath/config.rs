@@ -1,11 +1,14 @@
 //! What a node is to be.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
+use crate::conntrack::CtLifetimes;
 use crate::ipam::IpamConfig;
+use crate::policy::PolicyOptions;
 use crate::program::AttachMode;
 use crate::{Error, Result};
 
@@ -29,6 +32,10 @@ pub struct NodeConfig {
     pub(super) mtu: Option<u32>,
     pub(super) map_sizes: BTreeMap<String, u32>,
     pub(super) drop_events: u32,
+    pub(super) policy: PolicyOptions,
+    pub(super) policy_audit: bool,
+    pub(super) identity_release_delay: Option<Duration>,
+    pub(super) connections: CtLifetimes,
 }
 
 /// The native devices, through which the node reaches others.
@@ -55,6 +62,10 @@ impl NodeConfig {
             mtu: None,
             map_sizes: BTreeMap::new(),
             drop_events: DROP_EVENTS,
+            policy: PolicyOptions::default(),
+            policy_audit: false,
+            identity_release_delay: None,
+            connections: CtLifetimes::default(),
         }
     }
 
@@ -112,6 +123,12 @@ impl NodeConfig {
         self
     }
 
+    /// How long connections are known without packets.
+    pub fn connection_lifetimes(mut self, lifetimes: CtLifetimes) -> Self {
+        self.connections = lifetimes;
+        self
+    }
+
     /// Checks what can be checked before anything is done.
     pub(super) fn validate(&self) -> Result<()> {
         dns_name("node-name", &self.name)?;
@@ -127,6 +144,7 @@ impl NodeConfig {
         if let Some(mtu) = self.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
             return Err(Error::invalid("mtu", mtu.to_string(), format!("must be from {MTU_MIN} to {MTU_MAX}")));
         }
+        self.connections.validate()?;
         if let Some((map, _)) = self.map_sizes.iter().find(|(_, entries)| **entries == 0) {
             return Err(Error::invalid(format!("size of map {map}"), "0", "must be at least 1"));
         }
@@ -196,6 +214,10 @@ mod tests {
             (good.clone().cluster_name("a/b"), "cluster-name"),
             (good.clone().mtu(100), "mtu"),
             (good.clone().map_size("cilium_lxc", 0), "size of map cilium_lxc"),
+            (
+                good.clone().connection_lifetimes(CtLifetimes { closing: 0, ..Default::default() }),
+                "lifetime of closed TCP connections",
+            ),
             (NodeConfig::new("n"), "ipv4-range"),
             (good.clone().ipv4("10.0.0.5/24".parse().expect("a range")), "ipv4-range"),
             (good.clone().ipv4("0.0.0.0/0".parse().expect("a range")), "ipv4-range"),

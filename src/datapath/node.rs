@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
+use super::policy::{IDENTITIES, POLICIES};
 use crate::state::{create_dir, remove_leftovers};
 use crate::tables::{PolicyMap, catalog};
 use crate::{Error, IfIndex, MacAddr, Result};
@@ -26,8 +27,17 @@ pub(super) struct Paths {
 }
 
 /// The files and folders that a datapath makes in its state directory.
-const STATE: [&str; 7] =
-    ["endpoints", "ipam", "node_config.json", "sysctls.json", "bpffs.json", "hash_keys.json", "lock"];
+const STATE: [&str; 9] = [
+    "endpoints",
+    "ipam",
+    IDENTITIES,
+    POLICIES,
+    "node_config.json",
+    "sysctls.json",
+    "bpffs.json",
+    "hash_keys.json",
+    "lock",
+];
 
 impl Paths {
     /// With the state directory's one true name, by which two datapaths are told apart; also where it does not exist.
@@ -77,11 +87,12 @@ impl Paths {
         pins.filter(|pin| pin.exists()).chain(self.policy_pins()).collect()
     }
 
-    /// The policies that are pinned there.
+    /// The pins of endpoints' policies.
     fn policy_pins(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.maps()) else { return Vec::new() };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter(|name| PolicyMap::endpoint_of(name).is_some()).map(|name| self.maps().join(name)).collect()
+        let pins = fs::read_dir(self.maps()).into_iter().flatten().flatten().map(|pin| pin.path());
+        let mut pins: Vec<_> = pins.filter(|pin| is_policy(pin)).collect();
+        pins.sort();
+        pins
     }
 
     /// What only podwire pins. That it exists says that the maps are podwire's, too.
@@ -98,6 +109,11 @@ impl Paths {
     pub(super) fn state(&self, name: &str) -> PathBuf {
         self.state_dir.join(name)
     }
+}
+
+/// Whether a pin is an endpoint's policy, in force or about to be.
+fn is_policy(pin: &Path) -> bool {
+    pin.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PolicyMap::NAME_PREFIX))
 }
 
 /// A path without symbolic links and dots, as far as it exists.

@@ -9,17 +9,16 @@ use log::{info, warn};
 
 use super::config::NodeConfig;
 use super::node::{self, Node, NodeDevice, Paths};
-use super::{Datapath, hash_keys, host, sysctls};
+use super::{Datapath, hash_keys, host, policy, sysctls};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
-use crate::enforcement::PolicyWriter;
 use crate::events::EventReader;
 use crate::ipam::{Ipam, RouterAddresses};
 use crate::netlink::Socket;
 use crate::program::bpffs::{self, Mounted};
 use crate::program::{self, Attacher, Constants, Device, Direction, Loader, ProgramSet};
 use crate::state::{Lock, load_document, save_document};
-use crate::tables::{EndpointRows, ForwardsMap, MetricsMap, PolicyMaps, Switches};
-use crate::{Error, ErrorKind, Result, SecurityId};
+use crate::tables::{EndpointRows, ForwardsMap, MetricsMap};
+use crate::{Error, ErrorKind, Result};
 
 /// The file of the state directory that says which bpffs we mounted.
 pub(super) const MOUNTED: &str = "bpffs.json";
@@ -73,15 +72,13 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     node::save(&node, &file)?;
 
     EventReader::open_pinned(paths.maps())?.set_drop_limit(config.drop_events)?;
+    let enforcement = policy::open(&paths, config, &node)?;
     let wiring = Wiring {
         ipam: ipam.clone(),
         reach: Reach::open(&paths.maps())?,
         rows: EndpointRows::open_pinned(paths.maps())?,
-        policies: PolicyWriter::open(
-            PolicyMaps::open_pinned(paths.maps())?,
-            Arc::new(Switches::open_pinned(paths.maps())?),
-            &paths.maps(),
-        )?,
+        enforcement: enforcement.clone(),
+        audit: AtomicBool::new(config.policy_audit),
         attacher: attacher.clone(),
         from_container: programs.program("cil_from_container")?.clone(),
         to_container: programs.program("cil_to_container")?.clone(),
@@ -101,6 +98,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
         node,
         ipam,
         endpoints,
+        enforcement,
         programs,
         attacher,
         metrics,
@@ -168,7 +166,7 @@ fn load(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<ProgramSet> {
         .object(program::embedded::LXC)
         .object(program::embedded::HOST)
         .object(program::embedded::NETDEV)
-        .constants(constants(paths, node)?);
+        .constants(constants(paths, config, node)?);
     let loader =
         config.map_sizes.iter().fold(loader, |loader, (map, entries)| loader.max_entries(map.as_str(), *entries));
     let programs = loader.load_or_adopt(&paths.programs())?;
@@ -178,7 +176,7 @@ fn load(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<ProgramSet> {
 }
 
 /// What the programs know of the node; see `bpf/lib/config.h`. Addresses lie in memory as they are sent.
-fn constants(paths: &Paths, node: &Node) -> Result<Constants> {
+fn constants(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<Constants> {
     let (ipv4_base, ipv4_mask) =
         node.ipv4_range.map_or(([0; 4], [0; 4]), |range| (range.network().octets(), range.mask().octets()));
     let (ipv6_base, ipv6_mask) =
@@ -193,17 +191,15 @@ fn constants(paths: &Paths, node: &Node) -> Result<Constants> {
         .set("cfg_pods_ipv4_mask", ipv4_mask)
         .set("cfg_pods_ipv6", ipv6_base)
         .set("cfg_pods_ipv6_mask", ipv6_mask);
-    // Where there is one family, the world needs no family.
-    let both = node.ipv4_range.is_some() && node.ipv6_range.is_some();
-    let world = |of_family: SecurityId| if both { of_family.get() } else { SecurityId::WORLD.get() };
+    let (world, lifetimes) = (config.world(), config.connections);
     constants
-        .set("cfg_world_ipv4", world(SecurityId::WORLD_IPV4))
-        .set("cfg_world_ipv6", world(SecurityId::WORLD_IPV6))
+        .set("cfg_world_ipv4", world.ipv4().get())
+        .set("cfg_world_ipv6", world.ipv6().get())
         .set("cfg_ticks_per_second", ticks_per_second())
-        .set("cfg_ct_lifetime_tcp", 21_600u32)
-        .set("cfg_ct_lifetime_tcp_syn", 60u32)
-        .set("cfg_ct_lifetime_closing", 10u32)
-        .set("cfg_ct_lifetime_any", 60u32)
+        .set("cfg_ct_lifetime_tcp", u32::from(lifetimes.tcp))
+        .set("cfg_ct_lifetime_tcp_syn", u32::from(lifetimes.tcp_syn))
+        .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
+        .set("cfg_ct_lifetime_any", u32::from(lifetimes.any))
         .set("cfg_hash_keys", hash_keys::load_or_choose(&paths.state("hash_keys.json"))?);
     Ok(constants)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::manager::EndpointManager;
-use super::record::EndpointRecord;
+use super::record::{EndpointRecord, admission};
 use super::spec::{AddressRequest, DeviceRef, EndpointSpec};
 use super::state::EndpointState;
 use super::table::Entry;
@@ -15,7 +15,7 @@ use super::wiring;
 use crate::ipam::{ExpirationId, Families, Family, Lifetime};
 use crate::netns::NetNs;
 use crate::undo::Undo;
-use crate::{EndpointId, Error, Result};
+use crate::{EndpointId, Error, Result, SecurityId};
 
 /// How long addresses outlive a creation that dies: afterwards nobody has claimed them.
 const CLAIM_WITHIN: Duration = Duration::from_secs(600);
@@ -44,10 +44,16 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
     undo.push(move || manager.table.lock().unreserve(id));
 
     let addresses = timings.time(Stage::Addresses, || take_addresses(manager, spec, &mut undo))?;
+    // Before anybody can reach it: its own policy, and those of others that speak of its identity.
+    let identity = timings.time(Stage::Policy, || {
+        let labels = spec.labels.clone();
+        manager.wiring.enforcement.admit(admission(id, labels, &spec.named_ports))
+    })?;
+    undo.attempt("take its policy out of force", move || manager.wiring.enforcement.dismiss(id));
     let (device, made) = timings.time(Stage::Device, || take_device(manager, spec, &addresses, &mut undo))?;
 
     // From here on the endpoint is on disk: a crash leaves something that a restart finishes, not something it overlooks.
-    let record = record(id, spec, &device, &addresses);
+    let record = record(id, identity, spec, &device, &addresses);
     timings.time(Stage::Persist, || manager.store.save(&record))?;
     undo.attempt("remove its file", move || manager.store.remove(id));
 
@@ -63,9 +69,7 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
         let wired = wired.clone();
         move || manager.wiring.attacher.detach_all(wiring::device(&wired))
     });
-    undo.attempt("remove its addresses from cilium_lxc", move || {
-        manager.wiring.reach.delete_endpoint((wired.ipv4, wired.ipv6), id)
-    });
+    undo.attempt("remove its addresses from cilium_lxc", move || manager.wiring.unmap(&wired).map(drop));
     manager.wire(&record, &mut timings)?;
     if let Some(veth) = made {
         timings.time(Stage::Device, || bring_up(manager, &veth))?;
@@ -78,7 +82,13 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
     Ok(entry)
 }
 
-fn record(id: EndpointId, spec: &EndpointSpec, device: &DeviceRef, addresses: &Addresses) -> EndpointRecord {
+fn record(
+    id: EndpointId,
+    identity: SecurityId,
+    spec: &EndpointSpec,
+    device: &DeviceRef,
+    addresses: &Addresses,
+) -> EndpointRecord {
     EndpointRecord {
         id,
         name: spec.name.clone(),
@@ -95,6 +105,9 @@ fn record(id: EndpointId, spec: &EndpointSpec, device: &DeviceRef, addresses: &A
         ipv6: addresses.ipv6,
         address_owner: addresses.owner.clone().filter(|owner| *owner != spec.name),
         created: SystemTime::now(),
+        identity,
+        named_ports: spec.named_ports.clone(),
+        audit: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use log::info;
 use parking_lot::{Mutex, MutexGuard};
@@ -18,6 +19,7 @@ use super::table::{Entry, Table};
 use super::timings::{Stage, Timings};
 use super::wiring::Wiring;
 use super::{creation, regeneration, removal, restoration};
+use crate::enforcement::Relabelled;
 use crate::netlink::Socket;
 use crate::{EndpointId, Error, IfIndex, Label, Result};
 
@@ -75,10 +77,47 @@ impl EndpointManager {
         for label in add {
             record.labels.insert(label.clone())?;
         }
-        self.store.save(&record)?;
+        // Policies first: whoever meets the new identity knows it.
+        let Relabelled { identity, before } = self.wiring.enforcement.relabel(id, &record.labels)?;
+        record.identity = identity;
+        if let Err(error) = self.store.save(&record) {
+            self.wiring.enforcement.relabel(id, &entry.record().labels)?;
+            self.wiring.enforcement.release_identity(identity);
+            self.wiring.enforcement.release_identity(before);
+            return Err(error);
+        }
         entry.set_record(record);
         regeneration::regenerate(self, &entry, "labels changed")?;
+        self.wiring.enforcement.release_identity(before);
         Ok(entry.snapshot())
+    }
+
+    /// Whether what an endpoint's policy denies is only reported. In force when this returns, and kept over restarts.
+    pub fn set_audit(&self, id: EndpointId, on: bool) -> Result<Endpoint> {
+        let entry = self.entry(id)?;
+        let _work = self.begin(&entry)?;
+        let record = EndpointRecord { audit: on, ..entry.record() };
+        self.store.save(&record)?;
+        entry.set_record(record);
+        regeneration::regenerate(self, &entry, if on { "policy is audited" } else { "policy is enforced" })?;
+        Ok(entry.snapshot())
+    }
+
+    /// Whether what policy denies is only reported, of every endpoint.
+    pub fn audits_all(&self) -> bool {
+        self.wiring.audit.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether what policy denies is only reported, of every endpoint. In force when this returns.
+    pub fn set_audit_all(&self, on: bool) -> Result<()> {
+        self.wiring.audit.store(on, Ordering::Relaxed);
+        for entry in self.table.lock().entries() {
+            let Ok(_work) = self.begin(&entry) else { continue };
+            if entry.state() != EndpointState::Disconnecting {
+                regeneration::regenerate(self, &entry, "audit of policy changed")?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes an endpoint: its reachability, its addresses, its device. What of it is gone already is reported.

@@ -25,7 +25,7 @@ mod wiring;
 
 pub use manager::EndpointManager;
 pub(crate) use reach::Reach;
-pub use record::{Endpoint, EndpointRecord, LogEntry};
+pub use record::{Endpoint, EndpointRecord, LogEntry, NamedPort};
 pub use reference::EndpointRef;
 pub use removal::Removal;
 pub use spec::{DeviceRef, EndpointSpec};

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::state::EndpointState;
 use super::timings::Timings;
+use crate::enforcement::Admission;
+use crate::policy::NamedPorts;
+use crate::tables::Protocol;
 use crate::{EndpointId, IfIndex, Labels, MacAddr, SecurityId};
 
 /// Everything about an endpoint that outlives the process. Written to disk before the kernel hears of the endpoint.
@@ -50,6 +53,31 @@ pub struct EndpointRecord {
     pub address_owner: Option<String>,
     /// When it was created.
     pub created: SystemTime,
+    /// Its security identity, which follows from its labels.
+    #[serde(default = "without_labels")]
+    pub identity: SecurityId,
+    /// The names it has given to its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named_ports: Vec<NamedPort>,
+    /// What its policy denies is let through, and reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
+}
+
+/// Endpoints of before identities had none other.
+fn without_labels() -> SecurityId {
+    SecurityId::INIT
+}
+
+/// A port of an endpoint that rules may call by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedPort {
+    /// The name.
+    pub name: String,
+    /// The number of the protocol: 6 for TCP, 17 for UDP, 132 for SCTP.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
 }
 
 impl EndpointRecord {
@@ -70,8 +98,19 @@ impl EndpointRecord {
 
     /// The identity in force for it.
     pub fn identity(&self) -> SecurityId {
-        SecurityId::INIT
+        self.identity
     }
+
+    /// The endpoint as policy sees it.
+    pub(super) fn admission(&self) -> Admission {
+        admission(self.id, self.labels.clone(), &self.named_ports)
+    }
+}
+
+/// An endpoint as policy sees it.
+pub(super) fn admission(endpoint: EndpointId, labels: Labels, named_ports: &[NamedPort]) -> Admission {
+    let ports = named_ports.iter().map(|port| (port.name.clone(), Protocol::new(port.protocol), port.port));
+    Admission { endpoint, labels, named_ports: ports.collect::<NamedPorts>() }
 }
 
 /// A line of an endpoint's log.

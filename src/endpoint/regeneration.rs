@@ -5,7 +5,7 @@ use super::record::EndpointRecord;
 use super::state::EndpointState;
 use super::table::Entry;
 use super::timings::{Stage, Timings};
-use super::wiring::{lxc_endpoint, row};
+use super::wiring::row;
 use crate::tables::LxcEntry;
 use crate::{ErrorKind, Result};
 
@@ -53,9 +53,10 @@ pub(super) fn check(manager: &EndpointManager, record: &EndpointRecord) -> Resul
         wrong.push(format!("podwire_endpoints has no or another row for device {}", record.ifindex));
     }
     for address in record.addresses() {
-        if wiring.reach.lookup(address)? != Some(LxcEntry::Endpoint(lxc_endpoint(record))) {
+        if wiring.reach.lookup(address)? != Some(LxcEntry::Endpoint(wiring.lxc_endpoint(record))) {
             wrong.push(format!("cilium_lxc has no or another entry for {address}"));
         }
     }
+    wrong.extend(wiring.enforcement.problem(record.id)?);
     Ok(wrong)
 }

@@ -40,14 +40,14 @@ fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<
     manager.store.begin_removal(record.id)?;
     let mut missing = Vec::new();
     let addresses: Vec<IpAddr> = record.addresses().collect();
-    let removed = wiring.reach.delete_endpoint((record.ipv4, record.ipv6), record.id)?;
+    let removed = wiring.unmap(record)?;
     if removed < addresses.len() {
         missing.push(format!("{} of {} entries of cilium_lxc", addresses.len() - removed, addresses.len()));
     }
-    wiring.delete_policy(record)?;
     if !wiring.rows.delete(record.ifindex)? {
         missing.push(format!("the row of device {}", record.ifindex));
     }
+    wiring.enforcement.dismiss(record.id)?;
     for address in addresses {
         // Released by somebody else, it may belong to another by now.
         let held = wiring.ipam.lease(address).is_some_and(|lease| *lease.owner == *record.owner());

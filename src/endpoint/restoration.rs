@@ -16,12 +16,10 @@ use crate::{ErrorKind, IfIndex, Result};
 /// not ready: nothing is removed here.
 pub(super) fn restore(manager: &EndpointManager) -> Result<()> {
     let records = manager.store.load()?;
-    if records.is_empty() {
-        return Ok(());
-    }
     let links: HashMap<IfIndex, Link> =
         manager.wiring.socket.links()?.into_iter().map(|link| (link.index, link)).collect();
     let (mut live, total) = (0, records.len());
+    let records = with_identities(manager, records)?;
     for (record, removing) in records {
         if removing {
             // Taken up again by collect(): nothing is removed before the caller says so.
@@ -37,6 +35,23 @@ pub(super) fn restore(manager: &EndpointManager) -> Result<()> {
     }
     info!("restored {live} of {total} endpoints");
     Ok(())
+}
+
+/// Finds the endpoints' identities and brings their policies into force, all together and before anything else of them.
+fn with_identities(
+    manager: &EndpointManager,
+    mut records: Vec<(EndpointRecord, bool)>,
+) -> Result<Vec<(EndpointRecord, bool)>> {
+    let staying = || records.iter().filter(|(_, removing)| !removing);
+    let admissions = staying().map(|(record, _)| record.admission()).collect();
+    let mut identities = manager.wiring.enforcement.restore(admissions)?.into_iter();
+    for (record, _) in records.iter_mut().filter(|(_, removing)| !removing) {
+        let Some(identity) = identities.next().filter(|identity| *identity != record.identity) else { continue };
+        info!("endpoint {} has identity {identity}, it had {}", record.id, record.identity);
+        record.identity = identity;
+        manager.store.save(record)?;
+    }
+    Ok(records)
 }
 
 fn restore_one(manager: &EndpointManager, record: EndpointRecord, device: Option<&Link>) -> Result<bool> {

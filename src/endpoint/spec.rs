@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use super::record::NamedPort;
+use crate::tables::Protocol;
 use crate::{Error, IfIndex, Labels, MacAddr, Result};
 
 /// The longest name, container id or pod name accepted.
@@ -23,6 +25,7 @@ pub struct EndpointSpec {
     pub(super) device: Option<DeviceRef>,
     pub(super) ipv4: AddressRequest<Ipv4Addr>,
     pub(super) ipv6: AddressRequest<Ipv6Addr>,
+    pub(super) named_ports: Vec<NamedPort>,
 }
 
 /// A veth pair that the caller has made.
@@ -63,6 +66,7 @@ impl EndpointSpec {
             device: None,
             ipv4: AddressRequest::Next,
             ipv6: AddressRequest::Next,
+            named_ports: Vec::new(),
         }
     }
 
@@ -81,6 +85,12 @@ impl EndpointSpec {
     /// Labels, replacing those given before.
     pub fn labels(mut self, labels: Labels) -> Self {
         self.labels = labels;
+        self
+    }
+
+    /// A name by which rules may call one of its ports.
+    pub fn named_port(mut self, name: impl Into<String>, protocol: Protocol, port: u16) -> Self {
+        self.named_ports.push(NamedPort { name: name.into(), protocol: protocol.number(), port });
         self
     }
 

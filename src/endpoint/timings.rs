@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub enum Stage {
     /// Claiming or allocating addresses.
     Addresses,
+    /// Finding the identity, and bringing policies into force.
+    Policy,
     /// Creating the veth pair and configuring the pod's side of it.
     Device,
     /// Writing the endpoint to disk.
@@ -16,18 +18,20 @@ pub enum Stage {
     Row,
     /// Attaching the programs.
     Attach,
-    /// Writing `cilium_lxc`.
+    /// Writing `cilium_lxc` and the ipcache.
     Map,
 }
 
 impl Stage {
     /// Every stage, in the order in which they run.
-    pub const ALL: [Self; 6] = [Self::Addresses, Self::Device, Self::Persist, Self::Row, Self::Attach, Self::Map];
+    pub const ALL: [Self; 7] =
+        [Self::Addresses, Self::Policy, Self::Device, Self::Persist, Self::Row, Self::Attach, Self::Map];
 
     /// The name that users see.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Addresses => "addresses",
+            Self::Policy => "policy",
             Self::Device => "device",
             Self::Persist => "persist",
             Self::Row => "row",

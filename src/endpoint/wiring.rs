@@ -2,25 +2,26 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::reach::Reach;
 use super::record::EndpointRecord;
+use crate::Result;
 use crate::abi::{ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow};
-use crate::enforcement::{PolicyRows, PolicyWriter};
+use crate::enforcement::Enforcement;
 use crate::ipam::Ipam;
 use crate::netlink::Socket;
 use crate::program::{Attacher, Device, Direction, Program};
-use crate::tables::{
-    EndpointFlags, EndpointRows, LxcEndpoint, PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict,
-};
-use crate::{Result, SecurityId};
+use crate::tables::{EndpointFlags, EndpointRows, LxcEndpoint};
 
 /// What endpoints are wired to: the node's addresses, maps, programs and devices.
 pub(crate) struct Wiring {
     pub(crate) ipam: Arc<Ipam>,
     pub(crate) reach: Reach,
     pub(crate) rows: EndpointRows,
-    pub(crate) policies: PolicyWriter,
+    pub(crate) enforcement: Arc<Enforcement>,
+    /// What policy denies any endpoint is let through, and reported.
+    pub(crate) audit: AtomicBool,
     pub(crate) attacher: Attacher,
     pub(crate) from_container: Program,
     pub(crate) to_container: Program,
@@ -64,26 +65,31 @@ impl Wiring {
 
     /// Makes the pod reachable by its addresses: by all of them or none. Its policy comes first: without one nothing passes.
     pub(super) fn write_addresses(&self, record: &EndpointRecord) -> Result<()> {
-        // In force from here on. That the slot's last policy, if it had one, is used no more, is not waited for.
-        drop(self.policies.begin([(record.id, allow_all())])?);
-        self.reach.write_endpoint((record.ipv4, record.ipv6), &lxc_endpoint(record))?;
-        self.policies.switches().advance()?;
-        Ok(())
+        self.reach.write_endpoint((record.ipv4, record.ipv6), &self.lxc_endpoint(record))?;
+        self.enforcement.map_endpoint(record.addresses(), record.identity())
     }
 
-    /// Takes the policy away: nothing passes any more.
-    pub(super) fn delete_policy(&self, record: &EndpointRecord) -> Result<()> {
-        drop(self.policies.remove([record.id])?);
-        Ok(())
+    /// Makes the pod unreachable; returns how many of its addresses were entries of `cilium_lxc`.
+    pub(super) fn unmap(&self, record: &EndpointRecord) -> Result<usize> {
+        let removed = self.reach.delete_endpoint((record.ipv4, record.ipv6), record.id)?;
+        self.enforcement.unmap_endpoint(record.addresses())?;
+        Ok(removed)
     }
-}
 
-/// A policy that lets everything in and out.
-fn allow_all() -> PolicyRows {
-    PolicyRows::new([PolicyDirection::Ingress, PolicyDirection::Egress].map(|direction| {
-        let matched = PolicyMatch { direction, identity: SecurityId::UNKNOWN, l4: PolicyL4::Any };
-        (matched, PolicyVerdict::new(PolicyAction::Allow, 0))
-    }))
+    /// An endpoint's entry in `cilium_lxc`.
+    pub(super) fn lxc_endpoint(&self, record: &EndpointRecord) -> LxcEndpoint {
+        let mut flags = EndpointFlags::default();
+        flags.set(EndpointFlags::AUDIT, record.audit || self.audit.load(Ordering::Relaxed));
+        LxcEndpoint {
+            id: record.id,
+            ifindex: record.ifindex,
+            mac: record.mac,
+            node_mac: record.node_mac,
+            identity: record.identity(),
+            flags,
+            parent_ifindex: None,
+        }
+    }
 }
 
 /// The host side of an endpoint's pair.
@@ -104,18 +110,5 @@ pub(super) fn row(record: &EndpointRecord) -> EndpointRow {
         mac: record.mac.padded(),
         node_mac: record.node_mac.padded(),
         ..EndpointRow::default()
-    }
-}
-
-/// An endpoint's entry in `cilium_lxc`.
-pub(super) fn lxc_endpoint(record: &EndpointRecord) -> LxcEndpoint {
-    LxcEndpoint {
-        id: record.id,
-        ifindex: record.ifindex,
-        mac: record.mac,
-        node_mac: record.node_mac,
-        identity: record.identity(),
-        flags: EndpointFlags::default(),
-        parent_ifindex: None,
     }
 }

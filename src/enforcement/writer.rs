@@ -120,6 +120,11 @@ impl PolicyWriter {
         self.in_force.lock().get(&endpoint).cloned()
     }
 
+    /// Whether the programs find a policy for an endpoint.
+    pub fn is_in_force(&self, endpoint: EndpointId) -> Result<bool> {
+        Ok(self.outer.policy_id(endpoint)?.is_some())
+    }
+
     /// The endpoints that have a policy.
     pub fn endpoints(&self) -> Vec<EndpointId> {
         self.in_force.lock().keys().copied().collect()

@@ -25,7 +25,7 @@ pub use compile::{
 pub use entity::Entity;
 pub use flat::{FlatRule, L4Match, L4Ports, Peer, Peers, RuleNumber};
 pub use in_force::RulesInForce;
-pub use repository::{Repository, RuleChanges, RuleSource};
+pub use repository::{Repository, RepositorySnapshot, RuleChanges, RuleSource};
 pub use rule::{Policy, Rule, Section, SectionKind};
 pub use selector::{Operator, Requirement, Selector, SelectorKey};
 pub use selectors::{CachedSelector, SelectorCache, SelectorChange, SelectorChanges, SelectorId, WorldIdentities};

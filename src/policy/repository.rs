@@ -1,7 +1,11 @@
 //! The policies in force, and the numbers of their rules.
 
+mod snapshot;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+
+pub use snapshot::RepositorySnapshot;
 
 use super::{FlatRule, Policy, Rule, RuleNumber, SectionKind};
 use crate::{Labels, Result};
@@ -40,7 +44,7 @@ pub struct RuleChanges {
 }
 
 /// A rule, lowered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lowered {
     rule: Rule,
     flat: Vec<FlatRule>,
@@ -63,7 +67,7 @@ struct Lowered {
 /// assert_eq!(source.to_string(), "[0].ingress[0]");
 /// # Ok::<(), podwire::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Repository {
     policies: BTreeMap<String, Vec<Lowered>>,
     sources: HashMap<RuleNumber, RuleSource>,

@@ -1,0 +1,471 @@
+//! The engine on real kernel maps: what is in force when its methods return, what a refusal leaves, what a restart finds.
+//!
+//! Verdicts are read from the maps in the way in which the programs do: the peer's address to its identity, then the policy, for
+//! that identity and for any. Needs root.
+
+mod common;
+
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::bpf::BpfRoot;
+use podwire::enforcement::{Admission, Enforcement, EnforcementConfig, PolicyWriter};
+use podwire::identity::{IdentityConfig, LocalIdentities, World};
+use podwire::ipcache::{IpCacheManager, Source};
+use podwire::policy::{EnforcementMode, NamedPorts, Policy, PolicyOptions, RuleNumber, WorldIdentities};
+use podwire::tables::{
+    IpCache, PolicyAction, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyVerdict, Protocol,
+    Switches,
+};
+use podwire::{EndpointId, ErrorKind, Labels, SecurityId};
+use tempfile::TempDir;
+
+const INGRESS: PolicyDirection = PolicyDirection::Ingress;
+const EGRESS: PolicyDirection = PolicyDirection::Egress;
+
+/// Maps, and a folder for what is on disk: what outlives a process.
+struct Node {
+    root: BpfRoot,
+    state: TempDir,
+    switches: Arc<Switches>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = BpfRoot::new();
+        let maps = root.maps();
+        fs::create_dir_all(&maps).expect("a folder on a bpffs");
+        PolicyMaps::create().expect("a map").map().pin(maps.join("podwire_policy")).expect("pinned");
+        IpCache::create(10_000).expect("a map").map().pin(maps.join("cilium_ipcache_v2")).expect("pinned");
+        let switches = Arc::new(Switches::create().expect("a map"));
+        Self { root, state: tempfile::tempdir().expect("a folder"), switches }
+    }
+
+    fn start(&self) -> Engine<'_> {
+        self.start_with(PolicyOptions::default())
+    }
+
+    fn start_with(&self, options: PolicyOptions) -> Engine<'_> {
+        let maps = self.root.maps();
+        let config = IdentityConfig::new(World::BothFamilies).release_delay(Duration::from_secs(0));
+        let identities = Arc::new(LocalIdentities::open(self.state.path().join("identities"), config).expect("opens"));
+        let table = IpCache::open_pinned(&maps).expect("pinned");
+        let ipcache = Arc::new(IpCacheManager::open(table, World::BothFamilies).expect("opens"));
+        let outer = PolicyMaps::open_pinned(&maps).expect("pinned");
+        let writer = PolicyWriter::open(outer, self.switches.clone(), &maps).expect("opens");
+        let config = EnforcementConfig::new(WorldIdentities::of_node(true, true))
+            .file(self.state.path().join("policy.json"))
+            .options(options);
+        let engine = Enforcement::open(config, identities, ipcache, writer).expect("opens");
+        Engine { node: self, engine }
+    }
+
+    fn outer(&self) -> PolicyMaps {
+        PolicyMaps::open_pinned(self.root.maps()).expect("pinned")
+    }
+
+    fn ipcache(&self) -> IpCache {
+        IpCache::open_pinned(self.root.maps()).expect("pinned")
+    }
+
+    fn map_id(&self, endpoint: u16) -> Option<u32> {
+        self.outer().policy_id(id(endpoint)).expect("readable")
+    }
+}
+
+struct Engine<'a> {
+    node: &'a Node,
+    engine: Enforcement,
+}
+
+impl std::ops::Deref for Engine<'_> {
+    type Target = Enforcement;
+
+    fn deref(&self) -> &Enforcement {
+        &self.engine
+    }
+}
+
+impl Engine<'_> {
+    /// An endpoint, and its address.
+    fn add(&self, number: u16, label: &str) -> SecurityId {
+        let identity = self.admit(admission(number, label)).expect("admitted");
+        self.map_endpoint([address(number)].into_iter(), identity).expect("mapped");
+        identity
+    }
+
+    fn judge(&self, endpoint: u16, direction: PolicyDirection, peer: IpAddr, port: u16) -> Verdict {
+        judge(&self.node.outer(), &self.node.ipcache(), endpoint, direction, peer, port)
+    }
+
+    fn allows(&self, endpoint: u16, direction: PolicyDirection, peer: IpAddr, port: u16) -> bool {
+        self.judge(endpoint, direction, peer, port).is_some_and(|verdict| verdict.action != PolicyAction::Deny)
+    }
+}
+
+type Verdict = Option<PolicyVerdict>;
+
+/// What the programs would find for a TCP packet.
+fn judge(
+    outer: &PolicyMaps,
+    ipcache: &IpCache,
+    endpoint: u16,
+    direction: PolicyDirection,
+    peer: IpAddr,
+    port: u16,
+) -> Verdict {
+    let world = if peer.is_ipv4() { SecurityId::WORLD_IPV4 } else { SecurityId::WORLD_IPV6 };
+    let identity = ipcache.lookup(peer).expect("readable").map_or(world, |entry| entry.identity);
+    let policy = loop {
+        let map = outer.policy_id(id(endpoint)).expect("readable")?;
+        // Replaced between the two calls, it is gone.
+        if let Ok(policy) = PolicyMap::from_id(map, id(endpoint)) {
+            break policy;
+        }
+    };
+    let find = |identity| {
+        let matched = PolicyMatch { direction, identity, l4: PolicyL4::port(Protocol::TCP, port) };
+        policy.lookup(&matched).expect("readable")
+    };
+    match (find(identity), find(SecurityId::UNKNOWN)) {
+        (Some(own), Some(any)) => {
+            let any_wins =
+                any.precedence > own.precedence || any.precedence == own.precedence && any.action == PolicyAction::Deny;
+            Some(if any_wins { any } else { own })
+        }
+        (own, any) => own.or(any),
+    }
+}
+
+fn id(number: u16) -> EndpointId {
+    EndpointId::new(number).expect("not 0")
+}
+
+fn address(number: u16) -> IpAddr {
+    format!("10.200.0.{number}").parse().expect("an address")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn labels(label: &str) -> Labels {
+    Labels::parse([label].into_iter().filter(|label| !label.is_empty())).expect("labels")
+}
+
+fn admission(number: u16, label: &str) -> Admission {
+    Admission { endpoint: id(number), labels: labels(label), named_ports: NamedPorts::new() }
+}
+
+/// A policy of one rule about `app=web`.
+fn policy(name: &str, rest: &str) -> Policy {
+    let text = format!(r#"{{"endpointSelector": {{"matchLabels": {{"app": "web"}}}}, {rest}}}"#);
+    let mut policies = Policy::from_json(&text).expect("a policy");
+    Policy { name: name.to_owned(), ..policies.remove(0) }
+}
+
+fn from_app(app: &str) -> String {
+    format!(r#""ingress": [{{"fromEndpoints": [{{"matchLabels": {{"app": "{app}"}}}}]}}]"#)
+}
+
+#[test]
+fn rules_are_in_force_when_the_call_returns() {
+    let node = Node::new();
+    let engine = node.start();
+    let (web, client, other) =
+        (engine.add(1, "k8s:app=web"), engine.add(2, "k8s:app=client"), engine.add(3, "k8s:app=x"));
+    assert!(web != client && client != other);
+    assert!(engine.allows(1, INGRESS, address(3), 80), "without rules all is allowed");
+
+    let revision = engine.upsert([policy("p", &from_app("client"))]).expect("fits");
+    assert_eq!((revision, engine.revision(), engine.wait(revision, Duration::ZERO).expect("in force")), (2, 2, 2));
+    assert!(engine.allows(1, INGRESS, address(2), 80) && !engine.allows(1, INGRESS, address(3), 80));
+    assert!(!engine.allows(1, INGRESS, ip("192.0.2.1"), 80) && engine.allows(1, EGRESS, address(3), 80));
+    assert!(engine.allows(2, INGRESS, address(3), 80), "not selected");
+    let realized = engine.realized(id(1)).expect("admitted");
+    assert_eq!((realized.ingress, realized.egress, realized.identity), (true, false, web));
+
+    let cookie = engine.judge(1, INGRESS, address(2), 80).expect("allowed").cookie;
+    let source = engine.source(RuleNumber::new(cookie)).expect("the rule that decided");
+    assert_eq!(source.to_string(), "p[0].ingress[0]");
+
+    // Replaced by another of its name, and beside it a third.
+    engine.upsert([policy("p", &from_app("x")), policy("q", &from_app("client"))]).expect("fits");
+    assert!(engine.allows(1, INGRESS, address(2), 80) && engine.allows(1, INGRESS, address(3), 80));
+    engine.remove("q").expect("is there");
+    assert!(!engine.allows(1, INGRESS, address(2), 80) && engine.allows(1, INGRESS, address(3), 80));
+    assert_eq!(engine.remove("q").expect_err("is gone").kind(), ErrorKind::NotFound);
+    engine.replace([policy("r", &from_app("nobody"))]).expect("fits");
+    assert_eq!(engine.policies().iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>(), ["r"]);
+    assert!(!engine.allows(1, INGRESS, address(3), 80));
+    assert_eq!(engine.delete(&Labels::new()).expect("deleted").0, 1);
+    assert!(engine.allows(1, INGRESS, address(3), 80));
+    let error = engine.wait(1000, Duration::from_millis(1)).expect_err("far away");
+    assert_eq!(error.kind(), ErrorKind::Busy);
+}
+
+#[test]
+fn who_comes_is_known_to_policies_before_its_address() {
+    let node = Node::new();
+    let engine = node.start();
+    engine.add(1, "k8s:app=web");
+    engine.upsert([policy("p", &from_app("client"))]).expect("fits");
+    let before = node.map_id(1);
+    let generation = node.switches.generation().expect("readable");
+    let client = engine.admit(admission(2, "k8s:app=client")).expect("admitted");
+    assert_ne!(node.map_id(1), before, "written before the address is mapped");
+    assert!(node.switches.generation().expect("readable") > generation);
+    assert!(!engine.allows(1, INGRESS, address(2), 80));
+    engine.map_endpoint([address(2)].into_iter(), client).expect("mapped");
+    assert!(engine.allows(1, INGRESS, address(2), 80));
+
+    // Another endpoint of the same labels changes nothing.
+    let before = node.map_id(1);
+    assert_eq!(engine.add(4, "k8s:app=client"), client);
+    assert_eq!(node.map_id(1), before);
+
+    // The labels change, and so do identity and verdicts, in both roles.
+    let relabelled = engine.relabel(id(2), &labels("k8s:app=web")).expect("relabelled");
+    assert_eq!(relabelled.before, client);
+    engine.map_endpoint([address(2)].into_iter(), relabelled.identity).expect("mapped");
+    engine.release_identity(relabelled.before);
+    assert!(!engine.allows(1, INGRESS, address(2), 80), "is no client any more");
+    assert!(engine.allows(2, INGRESS, address(4), 80) && !engine.allows(2, INGRESS, address(1), 80), "is web now");
+    assert_eq!(engine.relabel(id(9), &labels("k8s:app=x")).expect_err("unknown").kind(), ErrorKind::NotFound);
+
+    // Who goes leaves neither policy nor identity.
+    engine.unmap_endpoint([address(4)].into_iter()).expect("unmapped");
+    engine.dismiss(id(4)).expect("gone");
+    assert_eq!(node.map_id(4), None);
+    assert!(engine.identities().get(client).is_some(), "kept for a while");
+    engine.maintain().expect("nothing fails");
+    assert!(engine.identities().get(client).is_none());
+    let rows = engine.writer().rows(id(1)).expect("a policy");
+    assert!(rows.iter().all(|(matched, _)| matched.identity != client), "policies forgot it");
+}
+
+#[test]
+fn endpoints_without_labels_and_with_impossible_ones() {
+    let node = Node::new();
+    let engine = node.start();
+    assert_eq!(engine.add(1, ""), SecurityId::INIT);
+    for bad in
+        [&["reserved:host"][..], &["reserved:host", "k8s:app=web"], &["cidr:192.0.2.0/24", "reserved:world-ipv4"]]
+    {
+        let labels = Labels::parse(bad).expect("labels");
+        let refused = engine.admit(Admission { labels: labels.clone(), ..admission(3, "") }).expect_err("nobody's");
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert_eq!((node.map_id(3), engine.realized(id(3))), (None, None));
+        assert_eq!(engine.relabel(id(1), &labels).expect_err("nobody's").kind(), ErrorKind::InvalidInput);
+        assert_eq!(engine.realized(id(1)).expect("admitted").identity, SecurityId::INIT);
+        let restored = engine.restore(vec![Admission { labels, ..admission(4, "") }]).expect("never fails for labels");
+        assert_eq!(restored, [SecurityId::INIT]);
+    }
+}
+
+#[test]
+fn prefixes_have_identities_while_rules_name_them() {
+    let node = Node::new();
+    let engine = node.start();
+    engine.add(1, "k8s:app=web");
+    let rest = r#""ingress": [{"fromCIDRSet": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}]}],
+        "egress": [{"toCIDR": ["2001:db8::/32"]}, {"toEntities": ["world"], "toPorts": [{"ports": [{"port": "53", "protocol": "TCP"}]}]}]"#;
+    engine.upsert([policy("p", rest)]).expect("fits");
+    assert!(engine.allows(1, INGRESS, ip("192.0.2.5"), 80) && !engine.allows(1, INGRESS, ip("192.0.2.200"), 80));
+    assert!(!engine.allows(1, INGRESS, ip("198.51.100.1"), 80));
+    assert!(engine.allows(1, EGRESS, ip("2001:db8::1"), 80) && !engine.allows(1, EGRESS, ip("2001:db9::1"), 80));
+    assert!(engine.allows(1, EGRESS, ip("192.0.2.5"), 53) && engine.allows(1, EGRESS, ip("203.0.113.1"), 53));
+    let of = |prefix: &str| engine.ipcache().exact(prefix.parse().expect("a prefix"));
+    let net = of("192.0.2.0/24").expect("mapped");
+    assert_eq!((net.source, net.entry.identity.is_cidr()), (Source::Policy, true));
+    assert!(of("192.0.2.128/25").is_some() && of("2001:db8::/32").is_some());
+
+    engine.remove("p").expect("is there");
+    assert_eq!((of("192.0.2.0/24"), of("192.0.2.128/25"), of("2001:db8::/32")), (None, None, None));
+    engine.maintain().expect("nothing fails");
+    assert!(engine.identities().get(net.entry.identity).is_none());
+    assert_eq!(node.ipcache().exact("192.0.2.0/24".parse().expect("a prefix")).expect("readable"), None);
+}
+
+#[test]
+fn a_policy_that_does_not_fit_changes_nothing() {
+    let node = Node::new();
+    let options = PolicyOptions { max_entries: 40, ..PolicyOptions::default() };
+    let engine = node.start_with(options.clone());
+    engine.add(1, "k8s:app=web");
+    engine.add(2, "k8s:app=client");
+    engine.upsert([policy("p", &from_app("client"))]).expect("fits");
+    let state = || {
+        let disk = fs::read(node.state.path().join("policy.json")).expect("saved");
+        let ipcache = node.ipcache().entries().expect("readable");
+        let maps = (node.map_id(1), node.map_id(2), node.switches.generation().expect("readable"));
+        (disk, ipcache, maps, engine.revision(), engine.policies(), engine.realized_all())
+    };
+    let before = state();
+    let many: Vec<_> = (0..50).map(|net| format!(r#""10.{net}.0.0/16""#)).collect();
+    let large = policy("large", &format!(r#""ingress": [{{"fromCIDR": [{}]}}]"#, many.join(",")));
+    for attempt in [engine.upsert([large.clone()]), engine.replace([large.clone()])] {
+        let error = attempt.expect_err("too large");
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(error.to_string().contains("endpoint 1"), "{error}");
+        assert_eq!(state(), before);
+    }
+    assert!(engine.allows(1, INGRESS, address(2), 80) && !engine.allows(1, INGRESS, ip("10.3.0.1"), 80));
+
+    // Where the state can't be written, nothing comes into force either: a folder stands in the way.
+    let file = node.state.path().join("policy.json");
+    let kept = fs::read(&file).expect("saved");
+    fs::remove_file(&file).expect("removed");
+    fs::create_dir_all(file.join("in the way")).expect("a folder");
+    engine.upsert([policy("q", r#""ingress": [{"fromCIDR": ["192.0.2.0/24"]}]"#)]).expect_err("not writable");
+    fs::remove_dir_all(&file).expect("removed");
+    fs::write(&file, kept).expect("put back");
+    let (disk, ipcache, (web, client, _), revision, policies, realized) = state();
+    assert_eq!((disk, ipcache, web, client), (before.0, before.1, before.2.0, before.2.1));
+    assert_eq!((revision, policies, realized), (before.3, before.4, before.5));
+    engine.upsert([policy("q", r#""ingress": [{"fromCIDR": ["192.0.2.0/24"]}]"#)]).expect("goes on");
+    assert!(engine.allows(1, INGRESS, ip("192.0.2.1"), 80));
+
+    // An identity for which there is no room is not given out.
+    drop(engine);
+    let engine = node.start_with(PolicyOptions { max_entries: 7, ..options });
+    engine.restore(vec![admission(1, "k8s:app=web"), admission(2, "k8s:app=client")]).expect("as before");
+    let rest = r#""ingress": [{"fromEndpoints": [{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]}]"#;
+    engine.replace([policy("x", rest)]).expect("fits");
+    let outcome = (10..20).find_map(|number| engine.admit(admission(number, &format!("k8s:x={number}"))).err());
+    assert_eq!(outcome.expect("no room").kind(), ErrorKind::Exhausted);
+    assert!(engine.realized(id(1)).expect("admitted").error.is_some());
+    // A policy that needs less is the cure.
+    engine.replace([policy("x", &from_app("client"))]).expect("fits");
+    assert_eq!(engine.realized(id(1)).expect("admitted").error, None);
+    engine.add(30, "k8s:x=30");
+}
+
+#[test]
+fn a_restart_finds_everything_in_force() {
+    let node = Node::new();
+    let first = node.start();
+    let web = first.add(1, "k8s:app=web");
+    let client = first.add(2, "k8s:app=client");
+    first.upsert([policy("a", &from_app("client"))]).expect("fits");
+    first.upsert([policy("b", r#""ingress": [{"fromCIDR": ["192.0.2.0/24"]}]"#)]).expect("fits");
+    first
+        .upsert([policy("a", &from_app("client").replace("client", "none")), policy("c", &from_app("client"))])
+        .expect("fits");
+    let revision = first.revision();
+    let rows = first.writer().rows(id(1));
+    let maps = (node.map_id(1), node.map_id(2));
+    drop(first);
+
+    let second = node.start();
+    assert_eq!(second.revision(), revision);
+    assert_eq!((node.map_id(1), node.map_id(2)), maps, "in force all the while");
+    let ipcache = node.ipcache().entries().expect("readable");
+    let restored = second.restore(vec![admission(1, "k8s:app=web"), admission(2, "k8s:app=client")]).expect("restored");
+    assert_eq!(restored, [web, client]);
+    assert_eq!((node.map_id(1), node.map_id(2)), maps, "what is as it should be is not written");
+    assert_eq!(second.writer().rows(id(1)), rows, "rules kept their numbers");
+    second.map_endpoint([address(1)].into_iter(), web).expect("mapped");
+    second.map_endpoint([address(2)].into_iter(), client).expect("mapped");
+    assert_eq!(second.remove_strays().expect("nothing stray"), []);
+    assert_eq!(node.ipcache().entries().expect("readable"), ipcache);
+    assert!(second.allows(1, INGRESS, address(2), 80) && second.allows(1, INGRESS, ip("192.0.2.1"), 80));
+
+    // One endpoint has gone with its pod meanwhile.
+    drop(second);
+    let third = node.start();
+    third.restore(vec![admission(1, "k8s:app=web")]).expect("restored");
+    third.map_endpoint([address(1)].into_iter(), web).expect("mapped");
+    assert_eq!(node.map_id(2), maps.1, "nothing goes before everybody has spoken");
+    assert_eq!(third.remove_strays().expect("one stray"), [id(2)]);
+    assert_eq!((node.map_id(1), node.map_id(2)), (maps.0, None));
+    assert_eq!(
+        node.ipcache().lookup(address(2)).expect("readable").map(|entry| entry.identity),
+        Some(SecurityId::WORLD_IPV4)
+    );
+}
+
+#[test]
+fn modes() {
+    let node = Node::new();
+    let engine = node.start();
+    engine.add(1, "k8s:app=web");
+    engine.add(2, "k8s:app=client");
+    let outcome =
+        |endpoint| (engine.allows(endpoint, INGRESS, address(2), 80), engine.allows(endpoint, EGRESS, address(2), 80));
+    engine.upsert([policy("p", &from_app("x"))]).expect("fits");
+    for (mode, web, client) in [
+        (EnforcementMode::Always, (false, false), (false, false)),
+        (EnforcementMode::Never, (true, true), (true, true)),
+        (EnforcementMode::Default, (false, true), (true, true)),
+    ] {
+        engine.set_mode(mode).expect("fits");
+        assert_eq!((engine.mode(), outcome(1), outcome(2)), (mode, web, client));
+    }
+}
+
+/// Policies that differ in how finely they see addresses, swapped while a thread judges: what both allow is allowed all the
+/// while, and what both deny is denied.
+#[test]
+fn no_verdict_is_wrong_while_prefixes_change() {
+    let node = Node::new();
+    let engine = node.start();
+    engine.add(1, "k8s:app=web");
+    let cidr = |cidr: &str| format!(r#"{{"fromCIDR": ["{cidr}"]}}"#);
+    let everyone = r#""ingress": [{"fromEntities": ["all"]}]"#;
+    let pairs = [
+        (format!(r#""ingress": [{}]"#, cidr("172.16.0.0/12")), format!(r#""ingress": [{}]"#, cidr("172.16.1.0/24"))),
+        (
+            format!(r#"{everyone}, "ingressDeny": [{}]"#, cidr("172.17.0.0/16")),
+            format!(r#"{everyone}, "ingressDeny": [{}]"#, cidr("172.17.1.0/24")),
+        ),
+        (
+            r#""ingress": [{"fromCIDRSet": [{"cidr": "172.16.0.0/12", "except": ["172.16.2.0/24"]}]}]"#.to_owned(),
+            format!(r#""ingress": [{}, {}]"#, cidr("172.16.1.0/25"), cidr("172.18.0.0/16")),
+        ),
+    ];
+    let probes: Vec<IpAddr> =
+        ["172.16.1.5", "172.16.1.200", "172.16.2.5", "172.17.1.5", "172.17.2.5", "172.18.0.1", "192.0.2.1"]
+            .map(ip)
+            .into();
+    for (one, other) in pairs {
+        let policies = [policy("p", &one), policy("p", &other)];
+        let verdicts = policies.each_ref().map(|policy| {
+            engine.replace([policy.clone()]).expect("fits");
+            probes.iter().map(|probe| engine.allows(1, INGRESS, *probe, 80)).collect::<Vec<_>>()
+        });
+        let done = AtomicBool::new(false);
+        let judged = thread::scope(|scope| {
+            let judge = scope.spawn(|| {
+                let (outer, ipcache, mut judged) = (node.outer(), node.ipcache(), 0);
+                while !done.load(Ordering::Relaxed) {
+                    for (probe, (first, second)) in probes.iter().zip(verdicts[0].iter().zip(&verdicts[1])) {
+                        let verdict = judge(&outer, &ipcache, 1, INGRESS, *probe, 80);
+                        let allowed = verdict.is_some_and(|verdict| verdict.action != PolicyAction::Deny);
+                        if first == second {
+                            assert_eq!(
+                                allowed, *first,
+                                "{probe} while\n{one}\nand\n{other}\nchange places: {verdict:?}"
+                            );
+                        }
+                        judged += 1;
+                    }
+                }
+                judged
+            });
+            for round in 0..60 {
+                engine.replace([policies[round % 2].clone()]).expect("fits");
+                if judge.is_finished() {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            judge.join().expect("no wrong verdict")
+        });
+        assert!(judged > 1000, "judged only {judged} packets");
+    }
+}
