@@ -111,7 +111,9 @@ impl EndpointManager {
     /// Sets whether what policy denies is only reported, of every endpoint. In force when this returns.
     pub fn set_audit_all(&self, on: bool) -> Result<()> {
         self.wiring.audit.store(on, Ordering::Relaxed);
-        for entry in self.table.lock().entries() {
+        // Not in the loop's head, where the lock would be held to the end.
+        let entries = self.table.lock().entries();
+        for entry in entries {
             let Ok(_work) = self.begin(&entry) else { continue };
             if entry.state() != EndpointState::Disconnecting {
                 regeneration::regenerate(self, &entry, "audit of policy changed")?;
