@@ -406,8 +406,10 @@ fn every_command_works_against_the_agent() {
     let endpoint = node.create(&pod, "web", &["k8s:app=web"]);
     let number = id(&endpoint).to_string();
     let address = addresses(&endpoint).ipv4.expect("an address").to_string();
+    let root = node.root.path().display().to_string();
     let commands: &[(&[&str], &str)] = &[
         (&["status"], "Podwire:                 Ok"),
+        (&["status"], "Policy:                  Ok   0 rules"),
         (&["status", "--verbose"], &address),
         (&["endpoint", "list"], "k8s:app=web"),
         (&["endpoint", "get", &number], "container-of-web"),
@@ -416,7 +418,15 @@ fn every_command_works_against_the_agent() {
         (&["endpoint", "log", &number], "ready"),
         (&["ip", "list"], &address),
         (&["ip", "get", "10.66.0.0/24"], &address),
-        (&["ip", "get", "-l", "reserved:init"], &address),
+        (&["ip", "get", "-l", "k8s:app=web"], &address),
+        (&["identity", "list", "--endpoints"], "k8s:app=web"),
+        (&["identity", "get", "--label", "k8s:app=web"], "256"),
+        (&["bpf", "policy", "list", "--bpf-root", &root], "COOKIE"),
+        (&["bpf", "ipcache", "get", &address, "--bpf-root", &root], "identity=256"),
+        (&["policy", "get"], "Revision: 1"),
+        (&["policy", "selectors"], "SELECTOR"),
+        (&["policy", "wait", "1"], ""),
+        (&["endpoint", "config", &number], "PolicyAuditMode                   : Disabled"),
         (&["ipam", "list"], "default/web"),
         (&["map", "list"], "cilium_lxc"),
         (&["map", "get", "cilium_lxc"], "sync"),
@@ -428,13 +438,12 @@ fn every_command_works_against_the_agent() {
         (&["endpoint", "delete", &number], "deleted"),
     ];
     for (args, expected) in commands {
-        // Labelled endpoints have the identity of all others as long as identities are not told apart.
         let shown = text(&node.podwire(args));
         assert!(shown.contains(expected), "{args:?}: {shown}");
     }
     assert_eq!(node.client().identities().expect("identities")[0].id, SecurityId::HOST);
 
-    let (root, state) = (node.root.path().display().to_string(), node.state_dir().display().to_string());
+    let state = node.state_dir().display().to_string();
     let cleanup = ["cleanup", "--bpf-root", &root, "--state-dir", &state];
     let forced = [&cleanup[..], &["--force"]].concat();
     let busy = node.podwire(&forced);

@@ -37,6 +37,7 @@ fn files_configure_and_flags_beat_them() {
             ("cluster-name", "lab"),
             ("attach-mode", "clsact"),
             ("metrics-addr", ""),
+            ("enable-policy", "always"),
             ("enable-hubble", "true"),
             ("..data", "hidden"),
         ],
@@ -47,6 +48,7 @@ fn files_configure_and_flags_beat_them() {
     assert_eq!(config["NodeName"], "from-flag");
     assert_eq!(config["ClusterName"], "lab");
     assert_eq!(config["IPv4Range"], "10.66.0.0/24");
+    assert_eq!(config["EnablePolicy"], "always");
     let log = node.log();
     assert!(log.contains("enable-hubble is no setting of this agent"), "{log}");
     assert!(!log.contains("data is no setting"), "hidden files are left alone: {log}");
@@ -64,6 +66,9 @@ fn a_bad_value_is_one_line_with_key_value_and_reason() {
         (&["--ipv4-range", "10.66.0.0/33"], &["ipv4-range", "10.66.0.0/33"]),
         (&["--ipv6-range", "10.66.0.0/24"], &["ipv6-range", "10.66.0.0/24"]),
         (&[good[0], good[1], "--attach-mode", "xdp"], &["attach-mode", "xdp", "auto, tcx or clsact"]),
+        (&[good[0], good[1], "--enable-policy", "maybe"], &["enable-policy", "maybe", "default, always or never"]),
+        (&[good[0], good[1], "--policy-audit-mode", "yes"], &["policy-audit-mode", "yes", "true or false"]),
+        (&[good[0], good[1], "--allow-localhost", "no"], &["allow-localhost", "no", "always or policy"]),
         (&[good[0], good[1], "--metrics-addr", "9962"], &["metrics-addr", "9962", "127.0.0.1:9962"]),
         (&[good[0], good[1], "--node-name", "a b"], &["node-name", "a b"]),
         (&[good[0], good[1], "--device", "a-name-that-is-too-long"], &["device", "a-name-that-is-too-long", "1 to 15"]),

@@ -7,8 +7,8 @@ use std::path::Path;
 use podwire::api::{
     BpfMap, BpfMapList, ClusterNodes, DaemonConfiguration, DaemonConfigurationSpec, DebugInfo, Endpoint,
     EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationStatus, EndpointHealth,
-    EndpointStatusChange, Identity, IdentityEndpoints, IpListEntry, IpamResponse, LabelConfiguration, Metric,
-    StatusResponse,
+    EndpointStatusChange, Identity, IdentityEndpoints, IpListEntry, IpamResponse, LabelConfiguration, Metric, Policy,
+    SelectorIdentityMapping, StatusResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +40,8 @@ fn through_named(model: &str, text: &str) -> Result<Value, serde_json::Error> {
         "ip-list" => through::<Vec<IpListEntry>>(text),
         "map" => through::<BpfMap>(text),
         "map-list" => through::<BpfMapList>(text),
+        "policy" => through::<Policy>(text),
+        "selectors" => through::<Vec<SelectorIdentityMapping>>(text),
         "metrics" => through::<Vec<Metric>>(text),
         "nodes" => through::<ClusterNodes>(text),
         "debuginfo" => through::<DebugInfo>(text),

@@ -32,11 +32,11 @@ pub(crate) fn version() -> String {
 impl Agent {
     /// Around a datapath that is open.
     pub(crate) fn new(datapath: Datapath, settings: Settings) -> Result<Self> {
-        let monitor = Monitor::start(datapath.events()?, datapath.events()?)?;
         let datapath = Arc::new(datapath);
+        let monitor = Monitor::start(&datapath)?;
         Ok(Self {
-            metrics: Metrics::new(Arc::clone(&datapath), monitor.losses()),
-            options: RunOptions::default(),
+            metrics: Metrics::new(Arc::clone(&datapath), &monitor),
+            options: RunOptions::new(datapath.policy_audit()),
             controllers: Controllers::default(),
             ending: watch::Sender::new(false),
             datapath,

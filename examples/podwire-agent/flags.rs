@@ -9,13 +9,14 @@ use std::{fs, io};
 
 use clap::{Arg, Command};
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use podwire::policy::{EnforcementMode, PolicyOptions};
 use podwire::program::AttachMode;
 use podwire::{Devices, Error, Node, Result};
 use serde_json::{Map, Value, json};
 
 /// Every setting: its key, what its value is called, what it means. A key is the name of a flag and of a file; what its
 /// text means is decided in one place, whichever it came from.
-const KEYS: [(&str, &str, &str); 10] = [
+const KEYS: [(&str, &str, &str); 13] = [
     ("node-name", "NAME", "The node's name [default: the machine's host name]"),
     ("cluster-name", "NAME", "The name of the cluster [default: default]"),
     ("ipv4-range", "CIDR", "The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4"),
@@ -26,6 +27,17 @@ const KEYS: [(&str, &str, &str); 10] = [
         "Devices that lead to the network, joined by commas, or none [default: those of the default routes]",
     ),
     ("attach-mode", "MODE", "How programs are attached: auto, tcx or clsact [default: auto]"),
+    (
+        "enable-policy",
+        "MODE",
+        "When traffic needs a rule that allows it: default (where a rule selects the endpoint), always or never",
+    ),
+    ("policy-audit-mode", "BOOL", "Let through and report what policy denies: true or false [default: false]"),
+    (
+        "allow-localhost",
+        "MODE",
+        "Whether the host may reach its endpoints without a rule: always or policy [default: always]",
+    ),
     ("bpf-root", "PATH", "Where the BPF file system is mounted [default: /sys/fs/bpf]"),
     ("state-dir", "PATH", "Where state is kept [default: /var/run/podwire/state]"),
     ("socket", "PATH", "The socket to serve [default: /var/run/podwire/podwire.sock]"),
@@ -57,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) ipv6_range: Option<Ipv6Network>,
     pub(crate) devices: Devices,
     pub(crate) attach_mode: AttachMode,
+    pub(crate) policy: PolicyOptions,
+    pub(crate) policy_audit: bool,
     pub(crate) bpf_root: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
@@ -107,6 +121,12 @@ impl Settings {
             ipv6_range,
             devices: parsed(texts, "device", devices)?.unwrap_or_default(),
             attach_mode: parsed(texts, "attach-mode", attach_mode)?.unwrap_or_default(),
+            policy: PolicyOptions {
+                mode: parsed(texts, "enable-policy", enforcement)?.unwrap_or_default(),
+                allow_localhost: parsed(texts, "allow-localhost", allow_localhost)?.unwrap_or(true),
+                ..PolicyOptions::default()
+            },
+            policy_audit: parsed(texts, "policy-audit-mode", boolean)?.unwrap_or(false),
             bpf_root: path("bpf-root", "/sys/fs/bpf")?,
             state_dir: path("state-dir", "/var/run/podwire/state")?,
             socket: parsed(texts, "socket", socket)?.unwrap_or_else(|| PathBuf::from(podwire::api::DEFAULT_SOCKET)),
@@ -123,6 +143,7 @@ impl Settings {
         let names: Vec<_> = node.devices.iter().map(|device| device.name.as_str()).collect();
         let text = |value: Option<String>| value.unwrap_or_default();
         let settings = json!({
+            "AllowLocalhost": if self.policy.allow_localhost { "always" } else { "policy" },
             "BPFRoot": self.bpf_root,
             "ClusterID": 0,
             "ClusterName": self.cluster_name,
@@ -130,12 +151,14 @@ impl Settings {
             "Devices": names,
             "EnableIPv4": self.ipv4_range.is_some(),
             "EnableIPv6": self.ipv6_range.is_some(),
+            "EnablePolicy": self.policy.mode.to_string(),
             "EnableTCX": node.attach_mode == "tcx",
             "IPAM": "kubernetes",
             "IPv4Range": text(self.ipv4_range.map(|range| range.to_string())),
             "IPv6Range": text(self.ipv6_range.map(|range| range.to_string())),
             "MetricsAddress": text(self.metrics_addr.map(|address| address.to_string())),
             "NodeName": self.node_name,
+            "PolicyAuditMode": self.policy_audit,
             "RoutingMode": "native",
             "SocketPath": self.socket,
             "StateDir": self.state_dir,
@@ -219,6 +242,27 @@ fn attach_mode(text: &str) -> Result<AttachMode, &'static str> {
         "tcx" => Ok(AttachMode::Tcx),
         "clsact" => Ok(AttachMode::Clsact),
         _ => Err("expected auto, tcx or clsact"),
+    }
+}
+
+fn enforcement(text: &str) -> Result<EnforcementMode, &'static str> {
+    text.parse().map_err(|_| "expected default, always or never")
+}
+
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("expected true or false"),
+    }
+}
+
+/// As with Cilium, whose `auto` means `always` outside of Kubernetes.
+fn allow_localhost(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "auto" | "always" => Ok(true),
+        "policy" => Ok(false),
+        _ => Err("expected always or policy"),
     }
 }
 

@@ -108,6 +108,8 @@ fn node_config(settings: &Settings) -> NodeConfig {
         .cluster_name(&settings.cluster_name)
         .attach_mode(settings.attach_mode)
         .devices(settings.devices.clone())
+        .policy(settings.policy.clone())
+        .policy_audit(settings.policy_audit)
         .drop_events(monitor::DROP_EVENTS);
     if let Some(range) = settings.ipv4_range {
         config = config.ipv4(range);

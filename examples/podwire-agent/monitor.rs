@@ -9,7 +9,11 @@ use parking_lot::Mutex;
 use podwire::api::{MonitorFilter, MonitorStatus, MonitorType};
 use podwire::endpoint::EndpointRecord;
 use podwire::events::{Event, EventReader, Losses};
-use podwire::{EndpointId, Error, Result};
+use podwire::policy::RuleNumber;
+use podwire::tables::PolicyDirection;
+use podwire::{Datapath, EndpointId, Error, Result};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{self, Receiver, Sender};
@@ -40,6 +44,9 @@ pub(crate) struct LossCounters {
     pub(crate) lost: AtomicU64,
 }
 
+/// Verdicts of policies that were read, by direction and action.
+pub(crate) type Verdicts = Family<Vec<(&'static str, &'static str)>, Counter>;
+
 /// The hub between the kernel's events and those who listen.
 #[derive(Clone)]
 pub(crate) struct Monitor(Arc<Shared>);
@@ -49,7 +56,10 @@ struct Shared {
     /// Not for reading: for switching kinds of events on and off.
     switches: Mutex<Switches>,
     losses: Arc<LossCounters>,
+    verdicts: Verdicts,
     ending: AtomicBool,
+    /// Knows the rules by their numbers.
+    datapath: Arc<Datapath>,
 }
 
 struct Switches {
@@ -102,16 +112,20 @@ impl Switches {
 }
 
 impl Monitor {
-    /// Begins to read events; `switches` is a second handle on the same maps.
-    pub(crate) fn start(reader: EventReader, switches: EventReader) -> Result<Self> {
-        let switches = Switches { events: switches, traces: Wanted::by_nobody(), verdicts: Wanted::by_nobody() };
+    /// Begins to read events.
+    pub(crate) fn start(datapath: &Arc<Datapath>) -> Result<Self> {
+        // The second is not for reading.
+        let (reader, events) = (datapath.events()?, datapath.events()?);
+        let switches = Switches { events, traces: Wanted::by_nobody(), verdicts: Wanted::by_nobody() };
         // A predecessor may have died while somebody listened.
         switches.apply()?;
         let shared = Arc::new(Shared {
             sender: Sender::new(BACKLOG),
             switches: Mutex::new(switches),
             losses: Arc::default(),
+            verdicts: Verdicts::default(),
             ending: AtomicBool::new(false),
+            datapath: Arc::clone(datapath),
         });
         let reading = Arc::clone(&shared);
         let named = thread::Builder::new().name("events".to_owned());
@@ -153,6 +167,14 @@ impl Monitor {
         self.0.publish(Some(MonitorType::Agent), Some(record.id), Some(record.id), || (event, text));
     }
 
+    /// Tells of policies that came, changed or went.
+    pub(crate) fn policy(&self, what: &str, policies: &[String], revision: u64) {
+        let message = json!({"policies": policies, "revision": revision});
+        let text = format!(">> {what}: {message}");
+        let event = json!({"type": "agent", "subtype": what, "message": message});
+        self.0.publish(Some(MonitorType::Agent), None, None, || (event, text));
+    }
+
     pub(crate) fn allow_traces(&self, allowed: bool) -> Result<()> {
         let mut switches = self.0.switches.lock();
         switches.traces.allowed = allowed;
@@ -171,6 +193,10 @@ impl Monitor {
 
     pub(crate) fn losses(&self) -> Arc<LossCounters> {
         Arc::clone(&self.0.losses)
+    }
+
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        self.0.verdicts.clone()
     }
 
     pub(crate) fn status(&self) -> MonitorStatus {
@@ -193,7 +219,7 @@ impl Shared {
                 log::error!("events can't be read any more: {error}");
                 return;
             }
-            reader.read(|event| self.pass_on(&event));
+            reader.read(|event| self.pass_on(event));
             match reader.losses() {
                 Ok(losses) => known = self.tell_losses(known, losses),
                 Err(error) => log::warn!("losses can't be read: {error}"),
@@ -201,16 +227,23 @@ impl Shared {
         }
     }
 
-    fn pass_on(&self, event: &Event) {
-        let kind = match event {
+    fn pass_on(&self, mut event: Event) {
+        let kind = match &mut event {
             Event::Drop(_) => MonitorType::Drop,
             Event::Trace(_) => MonitorType::Trace,
-            Event::PolicyVerdict(_) => MonitorType::PolicyVerdict,
+            Event::PolicyVerdict(verdict) => {
+                let direction = if verdict.direction == PolicyDirection::Ingress { "ingress" } else { "egress" };
+                let labels = vec![("direction", direction), ("action", verdict.action.name())];
+                self.verdicts.get_or_create(&labels).inc();
+                let source = self.datapath.policy().source(RuleNumber::new(verdict.rule));
+                verdict.rule_name = source.map(|source| source.to_string());
+                MonitorType::PolicyVerdict
+            }
             _ => return,
         };
         let to = u16::try_from(event.destination()).ok().and_then(EndpointId::new);
         let from = EndpointId::new(event.source());
-        self.publish(Some(kind), from, to, || (serde_json::to_value(event).unwrap_or_default(), event.to_string()));
+        self.publish(Some(kind), from, to, || (serde_json::to_value(&event).unwrap_or_default(), event.to_string()));
     }
 
     fn tell_losses(&self, before: Losses, now: Losses) -> Losses {

@@ -5,39 +5,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use podwire::api::Options;
 use podwire::{Error, Result};
 
-use crate::monitor::Monitor;
+use crate::agent::Agent;
+
+/// Lets through and reports what policy denies.
+pub(crate) const AUDIT: &str = "PolicyAuditMode";
 
 /// Puts an option's value in force.
-type PutInForce = fn(&Monitor, bool) -> Result<()>;
+type PutInForce = fn(&Agent, bool) -> Result<()>;
 
 /// Options by name, and what puts each in force.
-const OPTIONS: [(&str, PutInForce); 3] = [
-    ("DropNotification", Monitor::allow_drops),
-    ("PolicyVerdictNotification", Monitor::allow_verdicts),
-    ("TraceNotification", Monitor::allow_traces),
+const OPTIONS: [(&str, PutInForce); 4] = [
+    ("DropNotification", |agent, on| agent.monitor.allow_drops(on)),
+    (AUDIT, |agent, on| agent.datapath.set_policy_audit(on)),
+    ("PolicyVerdictNotification", |agent, on| agent.monitor.allow_verdicts(on)),
+    ("TraceNotification", |agent, on| agent.monitor.allow_traces(on)),
 ];
 
-/// The options in force. Each lets the agent tell monitors of a kind of events.
+/// The options in force.
 pub(crate) struct RunOptions([AtomicBool; OPTIONS.len()]);
 
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicBool::new(true)))
-    }
-}
-
 impl RunOptions {
+    /// Monitors are told of everything; policy is audited or not.
+    pub(crate) fn new(audit: bool) -> Self {
+        Self(OPTIONS.map(|(name, _)| AtomicBool::new(name != AUDIT || audit)))
+    }
+
     /// All options and their values.
     pub(crate) fn all(&self) -> Options {
-        let text = |value: &AtomicBool| if value.load(Ordering::Relaxed) { "Enabled" } else { "Disabled" }.to_owned();
-        OPTIONS.iter().zip(&self.0).map(|((name, _), value)| ((*name).to_owned(), text(value))).collect()
+        let values = self.0.iter().map(|value| text_of(value.load(Ordering::Relaxed)));
+        OPTIONS.iter().map(|(name, _)| (*name).to_owned()).zip(values).collect()
     }
 
     /// The names whose wanted value is not the one in force.
     pub(crate) fn difference(&self, wanted: &Options) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for (name, value) in wanted {
-            if self.0[index(name)?].load(Ordering::Relaxed) != parse(name, value)? {
+            if self.0[index(name)?].load(Ordering::Relaxed) != parse_option(name, value)? {
                 names.push(name.clone());
             }
         }
@@ -45,16 +48,21 @@ impl RunOptions {
     }
 
     /// Puts the wanted values in force: all, or none if one of them is unknown.
-    pub(crate) fn change(&self, wanted: &Options, monitor: &Monitor) -> Result<()> {
+    pub(crate) fn change(&self, wanted: &Options, agent: &Agent) -> Result<()> {
         for name in self.difference(wanted)? {
-            let (value, index) = (parse(&name, &wanted[&name])?, index(&name)?);
+            let (value, index) = (parse_option(&name, &wanted[&name])?, index(&name)?);
             let (_, put_in_force) = OPTIONS[index];
-            put_in_force(monitor, value)?;
+            put_in_force(agent, value)?;
             self.0[index].store(value, Ordering::Relaxed);
-            log::info!("option {name} is {} now", if value { "Enabled" } else { "Disabled" });
+            log::info!("option {name} is {} now", text_of(value));
         }
         Ok(())
     }
+}
+
+/// A value as it is shown.
+pub(crate) fn text_of(value: bool) -> String {
+    if value { "Enabled" } else { "Disabled" }.to_owned()
 }
 
 fn index(name: &str) -> Result<usize> {
@@ -64,7 +72,8 @@ fn index(name: &str) -> Result<usize> {
     })
 }
 
-fn parse(name: &str, value: &str) -> Result<bool> {
+/// A value as it is asked for.
+pub(crate) fn parse_option(name: &str, value: &str) -> Result<bool> {
     match value.to_ascii_lowercase().as_str() {
         "enable" | "enabled" | "true" | "on" | "1" => Ok(true),
         "disable" | "disabled" | "false" | "off" | "0" => Ok(false),

@@ -9,10 +9,13 @@ use serde_json::Value;
 
 use crate::report::Report;
 
+/// When policy is enforced, which is no option of the agent's model but shown as one.
+const ENFORCEMENT: &str = "PolicyEnforcement";
+
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// Options to set, as in TraceNotification=enable.
+    /// Options to set, as in TraceNotification=enable or PolicyEnforcement=always.
     #[arg(value_name = "OPTION=VALUE", value_parser = assignment)]
     options: Vec<(String, String)>,
     /// Show what can't be changed at run time too.
@@ -79,6 +82,10 @@ fn set(client: &Client, config: DaemonConfiguration, options: &[(String, String)
     let realized = config.status.realized.unwrap_or(config.spec);
     let mut spec = DaemonConfigurationSpec { options: realized.options, ..Default::default() };
     for (name, value) in options {
+        if name == ENFORCEMENT {
+            spec.policy_enforcement = Some(value.clone());
+            continue;
+        }
         let Some(known) = spec.options.get_mut(name) else {
             bail!("unknown option {name:?}: see `podwire config` for those that can be changed");
         };
@@ -92,7 +99,7 @@ fn set(client: &Client, config: DaemonConfiguration, options: &[(String, String)
 fn mutable(config: &DaemonConfiguration) -> Options {
     let realized = config.status.realized.as_ref().unwrap_or(&config.spec);
     let mut options = realized.options.clone();
-    options.extend(realized.policy_enforcement.iter().map(|value| ("PolicyEnforcement".to_owned(), value.clone())));
+    options.extend(realized.policy_enforcement.iter().map(|value| (ENFORCEMENT.to_owned(), value.clone())));
     options
 }
 

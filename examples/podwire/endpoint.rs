@@ -7,7 +7,7 @@ use podwire::api::{
 };
 
 use crate::report::Report;
-use crate::table;
+use crate::{endpoint_config, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -21,6 +21,8 @@ pub(crate) enum Command {
     /// Show all about one endpoint, or about those with given labels, as JSON.
     #[command(visible_aliases = ["inspect", "show"])]
     Get(Selection),
+    /// Show or change an endpoint's options.
+    Config(endpoint_config::Args),
     /// Remove an endpoint from the network.
     #[command(visible_alias = "disconnect")]
     Delete(Named),
@@ -68,6 +70,7 @@ pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> 
     match command {
         Command::List { no_headers } => list(client, *no_headers),
         Command::Get(selection) => get(client, selection),
+        Command::Config(args) => endpoint_config::run(args, client),
         Command::Delete(Named { key }) => {
             client.delete_endpoint(key).with_context(|| format!("cannot delete endpoint {key}"))?;
             Ok(Report::text(format!("Endpoint {key} deleted")))

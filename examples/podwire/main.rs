@@ -7,6 +7,7 @@ mod cleanup;
 mod config;
 mod debuginfo;
 mod endpoint;
+mod endpoint_config;
 mod identity;
 mod ip;
 mod ipam;
@@ -14,6 +15,8 @@ mod map;
 mod metrics;
 mod monitor;
 mod node;
+mod policy;
+mod policy_wait;
 mod report;
 mod status;
 mod table;
@@ -103,6 +106,9 @@ enum Command {
     /// Show the nodes of the cluster.
     #[command(subcommand)]
     Node(node::Command),
+    /// Manage policies.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Show how the node does.
     Status(status::Args),
     /// Print the versions of this program and of the agent.
@@ -174,6 +180,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Metrics(command) => metrics::run(command, &client())?,
         Command::Monitor(args) => return monitor::run(args, cli.agent.socket(), format),
         Command::Node(command) => node::run(command, &client())?,
+        Command::Policy(command) => policy::run(command, &client())?,
         Command::Status(args) => status::run(args, cli.agent.socket())?,
         Command::Version => version::run(&client()),
     };

@@ -77,6 +77,9 @@ pub(crate) fn text(status: &StatusResponse, detail: &Detail) -> String {
     }
     lines.add("NodeMonitor", &monitor(status));
     ipam(&mut lines, status, detail);
+    if let Some(policy) = &status.policy {
+        lines.add_status("Policy", policy);
+    }
     if let Some(routing) = &status.routing {
         let inter = routing.inter_host_routing_mode.as_deref().unwrap_or("unknown");
         let tunnel = routing.tunnel_protocol.as_ref().map(|protocol| format!(" [{protocol}]")).unwrap_or_default();

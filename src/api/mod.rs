@@ -20,6 +20,7 @@ mod endpoint;
 mod key;
 mod monitor;
 mod nodes;
+mod policy;
 mod problem;
 mod status;
 mod tables;
@@ -40,6 +41,7 @@ pub use endpoint::{
 pub use key::EndpointKey;
 pub use monitor::{MonitorFilter, MonitorType};
 pub use nodes::{ClusterNodes, NodeElement};
+pub use policy::{Policy, PolicyLabel, SelectorIdentityMapping};
 pub use problem::Problem;
 pub use status::{
     BpfMapProperties, BpfMapStatus, ClockSource, ClusterStatus, CniChaining, ControllerConfiguration, ControllerRuns,

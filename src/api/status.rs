@@ -83,6 +83,9 @@ pub struct StatusResponse {
     /// Events.
     #[serde(rename = "nodeMonitor", skip_serializing_if = "Option::is_none")]
     pub node_monitor: Option<MonitorStatus>,
+    /// Policy: our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Status>,
     /// How packets travel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing: Option<Routing>,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::endpoint::Endpoint;
+use super::policy::Policy;
 use super::status::StatusResponse;
 use super::text::{is_zero, null_as_default, optional, wire_enum};
 use crate::SecurityId;
@@ -142,6 +143,9 @@ pub struct DebugInfo {
     /// The kernel's version.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
     pub kernel_version: Option<String>,
+    /// The rules in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// Named texts from the agent's parts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
     pub subsystem: BTreeMap<String, String>,

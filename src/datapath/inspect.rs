@@ -1,11 +1,18 @@
 //! The node's maps, for an operator to look at.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
-use crate::maps::{MapInfo, OperationCounts};
-use crate::{Error, Result};
-
 use super::Datapath;
+use crate::abi::{PolicyEntry, PolicyKey};
+use crate::enforcement::PolicyRows;
+use crate::maps::{CachedEntry, MapInfo, OperationCounts, SyncState};
+use crate::tables::{PolicyMap, PolicyMatch, PolicyVerdict};
+use crate::{Error, ErrorKind, Result};
+
+/// The maps whose desired content is kept, beside the endpoints' policies.
+const LXC: &str = "cilium_lxc";
+const IPCACHE: &str = "cilium_ipcache_v2";
 
 /// A map in a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,9 +49,18 @@ pub struct MapRow {
 }
 
 impl Datapath {
-    /// Every map that the programs share, in the order of the names.
+    /// Every map that the programs share, in the order of the names, and then the endpoints' policies.
     pub fn maps(&self) -> Result<Vec<MapOverview>> {
-        self.shared_maps().into_iter().map(|name| self.overview(name)).collect()
+        let shared = self.shared_maps().into_iter();
+        let mut maps = shared.map(|name| self.overview(name)).collect::<Result<Vec<_>>>()?;
+        for policy in self.policy().realized_all() {
+            match self.overview(&PolicyMap::name(policy.endpoint)) {
+                // The endpoint went meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                overview => maps.push(overview?),
+            }
+        }
+        Ok(maps)
     }
 
     /// Where a map of this name is pinned.
@@ -58,19 +74,25 @@ impl Datapath {
     ///
     /// `NotFound` for a map that the node does not have, `Unsupported` for one whose desired content nobody keeps.
     pub fn map_content(&self, name: &str) -> Result<Vec<MapRow>> {
-        if name == "cilium_lxc" {
+        if name == LXC {
             let reach = self.endpoints.reach();
             reach.find_drift()?;
-            let rows = reach.dump();
-            return Ok(rows
-                .into_iter()
-                .map(|entry| MapRow {
-                    key: entry.key.to_string(),
-                    value: entry.value.to_string(),
-                    state: entry.state.as_str(),
-                    error: entry.last_error.unwrap_or_default(),
-                })
-                .collect());
+            return Ok(reach.dump().into_iter().map(MapRow::from).collect());
+        }
+        if name == IPCACHE {
+            let cache = self.ipcache().cache();
+            cache.find_drift()?;
+            return Ok(cache.dump().into_iter().map(MapRow::from).collect());
+        }
+        if let Some(policy) = self.policy_rows(name) {
+            let state = SyncState::Sync.as_str();
+            let row = |(matched, verdict): &(PolicyMatch, PolicyVerdict)| MapRow {
+                key: PolicyKey::of(matched).to_string(),
+                value: PolicyEntry::of(matched, verdict).to_string(),
+                state,
+                error: String::new(),
+            };
+            return Ok(policy.iter().map(row).collect());
         }
         if self.shared_maps().contains(&name) {
             return Err(Error::Unsupported {
@@ -79,6 +101,11 @@ impl Datapath {
             });
         }
         Err(Error::not_found("map", name))
+    }
+
+    /// The policy in force of the endpoint whose map has this name.
+    fn policy_rows(&self, name: &str) -> Option<PolicyRows> {
+        self.policy().writer().rows(PolicyMap::endpoint_of(name)?)
     }
 
     /// The names of the maps that the programs share.
@@ -97,15 +124,38 @@ impl Datapath {
             pressure: None,
             operations: None,
         };
-        if name == "cilium_lxc" {
+        if name == LXC {
             let reach = self.endpoints.reach();
-            let rows = reach.dump();
-            overview.entries = Some(rows.len());
-            overview.errors = rows.iter().filter(|row| row.last_error.is_some()).count();
-            overview.cached = true;
-            overview.pressure = Some(reach.pressure());
-            overview.operations = Some(reach.operations());
+            overview.describe(&reach.dump(), reach.pressure(), reach.operations());
+        }
+        if name == IPCACHE {
+            let cache = self.ipcache().cache();
+            overview.describe(&cache.dump(), cache.pressure(), cache.operations());
+        }
+        if let Some(policy) = self.policy_rows(name) {
+            (overview.entries, overview.cached) = (Some(policy.len()), true);
         }
         Ok(overview)
+    }
+}
+
+impl MapOverview {
+    fn describe<K, V>(&mut self, rows: &[CachedEntry<K, V>], pressure: f64, operations: OperationCounts) {
+        self.entries = Some(rows.len());
+        self.errors = rows.iter().filter(|row| row.last_error.is_some()).count();
+        self.cached = true;
+        self.pressure = Some(pressure);
+        self.operations = Some(operations);
+    }
+}
+
+impl<K: Display, V: Display> From<CachedEntry<K, V>> for MapRow {
+    fn from(entry: CachedEntry<K, V>) -> Self {
+        Self {
+            key: entry.key.to_string(),
+            value: entry.value.to_string(),
+            state: entry.state.as_str(),
+            error: entry.last_error.unwrap_or_default(),
+        }
     }
 }

@@ -55,6 +55,7 @@ impl Datapath {
         }
         parts.push(("maps".to_owned(), health(self.check_pins())));
         parts.push(("endpoints".to_owned(), self.check_endpoints()));
+        parts.push(("policy".to_owned(), self.check_policy()));
         let mut endpoints: BTreeMap<&'static str, usize> = BTreeMap::new();
         for endpoint in self.endpoints.list() {
             *endpoints.entry(endpoint.state.name()).or_default() += 1;
@@ -101,6 +102,14 @@ impl Datapath {
             .map(|endpoint| endpoint.id().to_string())
             .collect();
         if ill.is_empty() { Health::Ok } else { Health::Degraded(format!("not ready: {}", ill.join(", "))) }
+    }
+
+    /// Whether every endpoint has the policy that it should have.
+    fn check_policy(&self) -> Health {
+        let policies = self.policy().realized_all();
+        let ill = policies.iter().filter_map(|policy| Some((policy.endpoint, policy.error.as_ref()?)));
+        let ill: Vec<String> = ill.map(|(endpoint, error)| format!("endpoint {endpoint}: {error}")).collect();
+        if ill.is_empty() { Health::Ok } else { Health::Degraded(ill.join("; ")) }
     }
 }
 

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::example;
 
-/// An agent that answers each path with a fixture and writes down what was asked.
+/// An agent that answers each path, or method and path, with a fixture and writes down what was asked. In place of a fixture's
+/// name, `json:` is followed by the answer itself, and `400:` by the body of a refusal.
 pub struct FakeAgent {
     _folder: TempDir,
     pub socket: PathBuf,
@@ -25,8 +26,8 @@ impl FakeAgent {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let socket = folder.path().join("agent.sock");
         let listener = UnixListener::bind(&socket).expect("a socket in an empty folder");
-        let answers: HashMap<String, Vec<u8>> =
-            answers.iter().map(|(path, fixture)| ((*path).to_owned(), fixture_text(fixture))).collect();
+        let answers: HashMap<String, (&str, Vec<u8>)> =
+            answers.iter().map(|(path, fixture)| ((*path).to_owned(), status_and_body(fixture))).collect();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         thread::spawn(move || {
@@ -53,6 +54,13 @@ impl FakeAgent {
     }
 }
 
+fn status_and_body(fixture: &str) -> (&'static str, Vec<u8>) {
+    match fixture.strip_prefix("400:") {
+        Some(body) => ("400 Bad Request", body.as_bytes().to_vec()),
+        None => ("200 OK", fixture_text(fixture)),
+    }
+}
+
 pub fn fixture_text(name: &str) -> Vec<u8> {
     match name.strip_prefix("json:") {
         Some(json) => json.as_bytes().to_vec(),
@@ -63,7 +71,11 @@ pub fn fixture_text(name: &str) -> Vec<u8> {
     }
 }
 
-fn answer(stream: &UnixStream, answers: &HashMap<String, Vec<u8>>, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn answer(
+    stream: &UnixStream,
+    answers: &HashMap<String, (&str, Vec<u8>)>,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -80,8 +92,8 @@ fn answer(stream: &UnixStream, answers: &HashMap<String, Vec<u8>>, log: &Mutex<V
     log.lock().expect("no panic while holding it").push(line.trim_end().to_owned());
     let mut stream = stream;
     match answers.get(&format!("{method} {path}")).or_else(|| answers.get(path)) {
-        Some(body) => {
-            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
+        Some((status, body)) => {
+            write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
             stream.write_all(body)
         }
         None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),

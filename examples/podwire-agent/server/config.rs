@@ -6,6 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use podwire::api::{DaemonConfiguration, DaemonConfigurationSpec, DaemonConfigurationStatus};
 
+use podwire::policy::EnforcementMode;
+
 use super::Node;
 use super::reply::{Refusal, Reply, Sent, blocking};
 use crate::agent::Agent;
@@ -26,17 +28,24 @@ pub(super) async fn get(State(agent): Node) -> Reply<Json<DaemonConfiguration>> 
 
 pub(super) async fn patch(State(agent): Node, Sent(wanted): Sent<DaemonConfigurationSpec>) -> Reply<()> {
     blocking(move || {
-        if let Some(mode) = wanted.policy_enforcement.filter(|mode| mode != "default" && mode != "never") {
-            return Err(Refusal::plain(
-                400,
-                format!("policy-enforcement: {mode:?}: this agent enforces no policy yet"),
-            ));
+        let mode = wanted.policy_enforcement.map(|mode| mode.parse::<EnforcementMode>()).transpose()?;
+        let options = agent.options.change(&wanted.options, &agent);
+        options.map_err(|error| Refusal::from(error).with_status(400))?;
+        match mode.filter(|mode| *mode != agent.datapath.policy().mode()) {
+            Some(mode) => {
+                agent.datapath.policy().set_mode(mode)?;
+                log::info!("policy is enforced {mode} now");
+                Ok(())
+            }
+            None => Ok(()),
         }
-        agent.options.change(&wanted.options, &agent.monitor).map_err(|error| Refusal::from(error).with_status(400))
     })
     .await
 }
 
 fn spec(agent: &Arc<Agent>) -> DaemonConfigurationSpec {
-    DaemonConfigurationSpec { options: agent.options.all(), policy_enforcement: None }
+    DaemonConfigurationSpec {
+        options: agent.options.all(),
+        policy_enforcement: Some(agent.datapath.policy().mode().to_string()),
+    }
 }

@@ -16,6 +16,7 @@ use podwire::{ErrorKind, Label, Labels};
 use super::Node;
 use super::reply::{MaybeSent, NOT_ONE_OF, Named, REQUIRED, Refusal, Reply, Sent, blocking, created};
 use crate::agent::Agent;
+use crate::options::{AUDIT, parse_option, text_of};
 
 /// The body may hold labels, all of which the endpoints must have.
 pub(super) async fn list(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> Reply<Json<Vec<Endpoint>>> {
@@ -28,13 +29,13 @@ pub(super) async fn list(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> 
                 return Err(Refusal::not_found());
             }
         }
-        Ok(Json(endpoints.iter().map(Endpoint::from).collect()))
+        Ok(Json(endpoints.iter().map(|endpoint| Endpoint::of(&agent.datapath, endpoint)).collect()))
     })
     .await
 }
 
 pub(super) async fn get(State(agent): Node, name: Named) -> Reply<Json<Endpoint>> {
-    blocking(move || Ok(Json(Endpoint::from(&one(&agent, &name)?)))).await
+    blocking(move || Ok(Json(Endpoint::of(&agent.datapath, &one(&agent, &name)?)))).await
 }
 
 /// Creates an endpoint, which is in service when this answers.
@@ -50,7 +51,7 @@ pub(super) async fn put(State(agent): Node, name: Named, Sent(wanted): Sent<Endp
         agent.metrics.regenerated(created_endpoint.as_ref().ok().map(|endpoint| &endpoint.timings));
         let endpoint = created_endpoint?;
         agent.monitor.endpoint("Endpoint created", &endpoint.record);
-        Ok(created(&Endpoint::from(&endpoint)))
+        Ok(created(&Endpoint::of(&agent.datapath, &endpoint)))
     })
     .await
 }
@@ -131,11 +132,13 @@ pub(super) async fn change_labels(
     .await
 }
 
-/// Options are those of the node: an endpoint has none of its own.
+/// Options are those of the node, but for the audit of its policy.
 pub(super) async fn config(State(agent): Node, name: Named) -> Reply<Json<EndpointConfigurationStatus>> {
     blocking(move || {
-        one(&agent, &name)?;
-        let realized = EndpointConfigurationSpec { label_configuration: None, options: agent.options.all() };
+        let endpoint = one(&agent, &name)?;
+        let mut options = agent.options.all();
+        options.insert(AUDIT.to_owned(), text_of(endpoint.record.audit || agent.datapath.policy_audit()));
+        let realized = EndpointConfigurationSpec { label_configuration: None, options };
         Ok(Json(EndpointConfigurationStatus { realized: Some(realized) }))
     })
     .await
@@ -144,15 +147,23 @@ pub(super) async fn config(State(agent): Node, name: Named) -> Reply<Json<Endpoi
 pub(super) async fn change_config(
     State(agent): Node,
     name: Named,
-    Sent(wanted): Sent<EndpointConfigurationSpec>,
+    Sent(mut wanted): Sent<EndpointConfigurationSpec>,
 ) -> Reply<()> {
     blocking(move || {
-        one(&agent, &name)?;
-        match agent.options.difference(&wanted.options)?.first() {
+        let endpoint = one(&agent, &name)?;
+        let audit = wanted.options.remove(AUDIT).map(|value| parse_option(AUDIT, &value)).transpose()?;
+        if let Some(option) = agent.options.difference(&wanted.options)?.first() {
+            let message = format!("option {option:?} is the node's: change it by /v1/config");
+            return Err(Refusal::plain(400, message));
+        }
+        let audited = endpoint.record.audit || agent.datapath.policy_audit();
+        match audit.filter(|audit| *audit != audited) {
             None => Ok(()),
-            Some(option) => {
-                Err(Refusal::plain(400, format!("option {option:?} is the node's: change it by /v1/config")))
+            Some(false) if agent.datapath.policy_audit() => {
+                let message = format!("option {AUDIT:?} is on for the whole node: change it by /v1/config");
+                Err(Refusal::plain(400, message))
             }
+            Some(audit) => regenerated(&agent, agent.datapath.endpoints().set_audit(endpoint.id(), audit)),
         }
     })
     .await

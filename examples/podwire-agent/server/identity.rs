@@ -32,6 +32,5 @@ pub(super) async fn get(State(agent): Node, Named(text): Named) -> Reply<Json<Id
     if id == SecurityId::UNKNOWN {
         return Ok(Json(Identity { id, labels: vec![UNKNOWN.to_owned()], labels_sha256: None }));
     }
-    let found = Identity::all(&agent.datapath).into_iter().find(|identity| identity.id == id);
-    found.map(Json).ok_or_else(Refusal::not_found)
+    Identity::get(&agent.datapath, id).map(Json).ok_or_else(Refusal::not_found)
 }

@@ -10,6 +10,7 @@ mod map;
 mod metrics;
 mod monitor;
 mod nodes;
+mod policy;
 mod reply;
 mod status;
 
@@ -28,6 +29,7 @@ type Node = State<Arc<Agent>>;
 /// Version 1 of the API.
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
     let endpoint = get(endpoint::get).put(endpoint::put).patch(endpoint::patch).delete(endpoint::delete);
+    let policy = get(policy::get).put(policy::put).delete(policy::delete);
     let v1 = Router::new()
         .route("/healthz", get(status::healthz))
         .route("/config", get(config::get).patch(config::patch))
@@ -42,6 +44,9 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/identity", get(identity::list))
         .route("/identity/endpoints", get(identity::endpoints))
         .route("/identity/{id}", get(identity::get))
+        .route("/policy", policy.layer(DefaultBodyLimit::max(policy::LONGEST_DOCUMENT)))
+        .route("/policy/selectors", get(policy::selectors))
+        .route("/policy/subject-selectors", get(policy::subject_selectors))
         .route("/ip", get(ip::list))
         .route("/map", get(map::list))
         .route("/map/{name}", get(map::get))

@@ -135,6 +135,21 @@ fn check_kind(kind: Option<&HeaderValue>) -> Reply<()> {
     Err(Refusal::coded(415, 415, message))
 }
 
+/// A body of text in UTF-8, of whatever kind.
+pub(super) struct Text(pub(super) String);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Reply<Self> {
+        let text = String::from_request(request, state).await.map_err(|rejection| {
+            let status = rejection.status().as_u16();
+            Refusal::coded(status, status, rejection.body_text())
+        })?;
+        Ok(Self(text))
+    }
+}
+
 /// The variable part of a path.
 pub(super) struct Named(pub(super) String);
 

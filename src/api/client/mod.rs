@@ -2,6 +2,7 @@
 
 mod calls;
 mod identity;
+mod policy;
 mod transport;
 
 use std::io::{self, BufRead, BufReader};

@@ -2,9 +2,8 @@
 
 use crate::api::{
     AddressPair, Endpoint, EndpointConfigurationSpec, EndpointHealth, EndpointHealthStatus, EndpointIdentifiers,
-    EndpointNetworking, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus, EndpointState, EndpointStatus,
-    EndpointStatusChange, Identity, L4Policy, LabelConfiguration, LabelConfigurationSpec, LabelConfigurationStatus,
-    timestamp,
+    EndpointNetworking, EndpointState, EndpointStatus, EndpointStatusChange, Identity, LabelConfiguration,
+    LabelConfigurationSpec, LabelConfigurationStatus, timestamp,
 };
 use crate::endpoint::{self, EndpointRecord, LogEntry};
 
@@ -31,6 +30,7 @@ impl From<&LogEntry> for EndpointStatusChange {
 }
 
 impl From<&endpoint::Endpoint> for Endpoint {
+    /// All but its policy.
     fn from(endpoint: &endpoint::Endpoint) -> Self {
         let spec = EndpointConfigurationSpec {
             label_configuration: Some(user_labels(&endpoint.record)),
@@ -50,7 +50,7 @@ fn status(endpoint: &endpoint::Endpoint, realized: EndpointConfigurationSpec) ->
         labels: Some(LabelConfiguration::from(record).status),
         log: endpoint.log.last().map(EndpointStatusChange::from).into_iter().collect(),
         networking: Some(networking(record)),
-        policy: Some(policy(record)),
+        policy: None,
         realized: Some(realized),
         state: Some(endpoint.state.into()),
     }
@@ -86,20 +86,6 @@ fn networking(record: &EndpointRecord) -> EndpointNetworking {
         interface_name: Some(record.device.clone()),
         mac: Some(record.mac),
     }
-}
-
-/// There is no policy: everything is allowed.
-fn policy(record: &EndpointRecord) -> EndpointPolicyStatus {
-    let everybody = Some(vec![0]);
-    let policy = EndpointPolicy {
-        allowed_egress_identities: everybody.clone(),
-        allowed_ingress_identities: everybody,
-        id: record.identity().get(),
-        l4: Some(L4Policy::default()),
-        policy_enabled: Some(EndpointPolicyEnabled::None),
-        ..EndpointPolicy::default()
-    };
-    EndpointPolicyStatus { realized: Some(policy.clone()), spec: Some(policy), ..EndpointPolicyStatus::default() }
 }
 
 fn user_labels(record: &EndpointRecord) -> LabelConfigurationSpec {

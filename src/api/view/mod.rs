@@ -3,5 +3,6 @@
 mod endpoint;
 mod ipam;
 mod node;
+mod policy;
 mod request;
 mod status;

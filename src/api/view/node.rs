@@ -1,6 +1,6 @@
 //! The node, its addresses and its identities as the API shows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -10,8 +10,8 @@ use crate::api::{
     NodeAddressing, NodeAddressingElement, NodeElement,
 };
 use crate::endpoint::EndpointRecord;
-use crate::identity::{RESERVED, labels_of_reserved};
-use crate::{Datapath, Labels, Node, SecurityId};
+use crate::ipcache::{Peer, Source};
+use crate::{Datapath, Node, SecurityId, identity};
 
 /// How packets of pods' devices may be aggregated, in bytes: the limit that every kernel has for both families.
 const AGGREGATION_LIMIT: u32 = 65_536;
@@ -66,38 +66,42 @@ impl From<&Node> for ClusterNodes {
 }
 
 impl IpListEntry {
-    /// The node's own addresses and those of its endpoints.
+    /// Every prefix whose identity the node knows.
     pub fn all(datapath: &Datapath) -> Vec<Self> {
         let node = datapath.node();
         let host_ip = node.external_ipv4().map(IpAddr::V4).or(node.external_ipv6().map(IpAddr::V6));
-        let own = node.addresses().map(|address| Self {
-            cidr: address.into(),
-            encrypt_key: 0,
-            host_ip: None,
-            identity: SecurityId::HOST,
-            metadata: None,
-        });
         let endpoints = datapath.endpoints().list();
-        let pods = endpoints.iter().flat_map(|endpoint| {
-            let record = &endpoint.record;
-            record.addresses().map(move |address| Self {
-                cidr: address.into(),
-                encrypt_key: 0,
-                host_ip,
-                identity: record.identity(),
-                metadata: Some(metadata(record)),
-            })
-        });
-        own.chain(pods).collect()
+        let records = endpoints.iter().map(|endpoint| &endpoint.record);
+        let by_address: HashMap<IpAddr, &EndpointRecord> =
+            records.flat_map(|record| record.addresses().map(move |address| (address, record))).collect();
+        let entry = |peer: Peer| {
+            let address = peer.prefix.ip();
+            let record = by_address.get(&address).filter(|_| peer.prefix == IpNetwork::from(address));
+            Self {
+                cidr: peer.prefix,
+                encrypt_key: peer.entry.encrypt_key.into(),
+                host_ip: peer.entry.tunnel_endpoint.or(host_ip.filter(|_| peer.source == Source::Endpoint)),
+                identity: peer.entry.identity,
+                metadata: Some(metadata(peer.source, record.copied())),
+            }
+        };
+        datapath.ipcache().peers().into_iter().map(entry).collect()
     }
 }
 
-fn metadata(record: &EndpointRecord) -> IpListEntryMetadata {
-    let (namespace, name) = record.pod().unzip();
+fn metadata(source: Source, record: Option<&EndpointRecord>) -> IpListEntryMetadata {
+    let (namespace, name) = record.and_then(EndpointRecord::pod).unzip();
     IpListEntryMetadata {
         name: name.map(str::to_owned),
         namespace: namespace.map(str::to_owned),
-        source: Some(SOURCE.to_owned()),
+        source: Some(source.to_string()),
+    }
+}
+
+impl From<&identity::Identity> for Identity {
+    fn from(identity: &identity::Identity) -> Self {
+        let labels = identity.labels().iter().map(ToString::to_string).collect();
+        Self { id: identity.id(), labels, labels_sha256: None }
     }
 }
 
@@ -107,15 +111,14 @@ impl Identity {
         Self { id: record.identity(), labels: super::endpoint::identity_labels(record), labels_sha256: None }
     }
 
-    /// The identities that exist without any endpoint, and those of the node's endpoints, in the order of their numbers.
+    /// Every identity, by number.
     pub fn all(datapath: &Datapath) -> Vec<Self> {
-        let labels = |id| labels_of_reserved(id).iter().flat_map(Labels::iter).map(ToString::to_string).collect();
-        let mut identities: BTreeMap<_, Vec<_>> = RESERVED.iter().map(|(id, _)| (*id, labels(*id))).collect();
-        for endpoint in datapath.endpoints().list() {
-            let identity = Self::of(&endpoint.record);
-            identities.entry(identity.id).or_insert(identity.labels);
-        }
-        identities.into_iter().map(|(id, labels)| Self { id, labels, labels_sha256: None }).collect()
+        datapath.identities().list().iter().map(Self::from).collect()
+    }
+
+    /// The identity with this number.
+    pub fn get(datapath: &Datapath, id: SecurityId) -> Option<Self> {
+        datapath.identities().get(id).as_ref().map(Self::from)
     }
 }
 

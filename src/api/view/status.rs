@@ -2,9 +2,9 @@
 
 use crate::api::{
     BpfMap, BpfMapEntry, BpfMapList, BpfMapProperties, BpfMapStatus, ClockSource, ClusterStatus, CniChaining,
-    IpamStatus, MapAction, Routing, Status, StatusResponse, StatusState,
+    IdentityRange, IpamStatus, MapAction, Routing, Status, StatusResponse, StatusState,
 };
-use crate::{Datapath, ErrorKind, Health, MapRow, Result};
+use crate::{Datapath, ErrorKind, Health, MapRow, Result, SecurityId};
 
 impl StatusResponse {
     /// Looks at the kernel and says how the node does. `version` is what the agent calls itself. What only the agent
@@ -25,7 +25,12 @@ impl StatusResponse {
             cluster: Some(cluster),
             cni_chaining: Some(CniChaining { mode: Some("none".to_owned()) }),
             datapath_mode: Some("veth".to_owned()),
+            identity_range: Some(IdentityRange {
+                max_identity: SecurityId::LAST_OF_LABELS.get(),
+                min_identity: SecurityId::FIRST_OF_LABELS.get(),
+            }),
             ipam: Some(IpamStatus::from(datapath.ipam())),
+            policy: Some(policy(datapath)),
             routing: Some(Routing {
                 inter_host_routing_mode: Some("Native".to_owned()),
                 intra_host_routing_mode: Some("BPF".to_owned()),
@@ -43,6 +48,20 @@ impl StatusResponse {
         let cluster = Some(ClusterStatus::default());
         Self { cilium: Some(Status::new(state, message)), cluster, ..Self::default() }
     }
+}
+
+/// Rules, mode, and at how many endpoints they are enforced. What is wrong with single endpoints is among the agent's faults.
+fn policy(datapath: &Datapath) -> Status {
+    let policy = datapath.policy();
+    let realized = policy.realized_all();
+    let enforced = realized.iter().filter(|policy| policy.ingress || policy.egress).count();
+    let audit = if datapath.policy_audit() { ", audited only" } else { "" };
+    let (rules, revision, mode) = (policy.rules(), policy.revision(), policy.mode());
+    let endpoints = realized.len();
+    let text = format!(
+        "{rules} rules of revision {revision}, mode {mode}{audit}; enforced at {enforced} of {endpoints} endpoints"
+    );
+    Status::new(StatusState::Ok, text)
 }
 
 fn faults(status: &crate::Status) -> Vec<String> {

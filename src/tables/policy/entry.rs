@@ -194,6 +194,13 @@ impl PolicyKey {
     }
 }
 
+impl PolicyEntry {
+    /// The value to store under the key of `matched`.
+    pub fn of(matched: &PolicyMatch, verdict: &PolicyVerdict) -> Self {
+        verdict.encode(matched)
+    }
+}
+
 /// As `cilium-dbg map get` prints it.
 impl fmt::Display for PolicyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,69 @@
+//! `/v1/policy`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use podwire::api::{Policy, SelectorIdentityMapping};
+use podwire::policy;
+use podwire::{Label, Labels};
+
+use super::Node;
+use super::reply::{MaybeSent, Refusal, Reply, Sent, Text, blocking};
+use crate::agent::Agent;
+
+/// A document of policies may be this long, in bytes.
+pub(super) const LONGEST_DOCUMENT: usize = 16 << 20;
+
+/// The body may hold labels, all of which the rules must have.
+pub(super) async fn get(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> Reply<Json<Policy>> {
+    blocking(move || shown(&agent, &Labels::parse(wanted.0.unwrap_or_default())?)).await
+}
+
+/// The body is a document, of YAML or JSON. Its policies take the place of those with their names. They are in force when
+/// this answers; of a document that is refused nothing is.
+pub(super) async fn put(State(agent): Node, Text(document): Text) -> Reply<Json<Policy>> {
+    blocking(move || {
+        let policies = policy::Policy::from_yaml(&document)?;
+        let names: Vec<_> = policies.iter().map(|policy| policy.name.clone()).collect();
+        let began = Instant::now();
+        let imported = agent.datapath.policy().upsert(policies);
+        agent.metrics.policy_changed(imported.as_ref().ok().map(|_| began.elapsed()));
+        agent.monitor.policy("Policy updated", &names, imported?);
+        shown(&agent, &Labels::new())
+    })
+    .await
+}
+
+/// The body has labels, all of which the rules that go must have; an empty list is for all rules. Answers with those left.
+pub(super) async fn delete(State(agent): Node, Sent(wanted): Sent<Vec<String>>) -> Reply<Json<Policy>> {
+    blocking(move || {
+        let labels = Labels::parse(wanted)?;
+        let began = Instant::now();
+        let deleted = agent.datapath.policy().delete(&labels);
+        agent.metrics.policy_changed(deleted.as_ref().ok().map(|_| began.elapsed()));
+        let (count, revision) = deleted?;
+        if count == 0 && !labels.is_empty() {
+            return Err(Refusal::plain(404, "no rule has these labels"));
+        }
+        let texts: Vec<_> = labels.iter().map(Label::to_string).collect();
+        agent.monitor.policy("Policy deleted", &texts, revision);
+        shown(&agent, &Labels::new())
+    })
+    .await
+}
+
+pub(super) async fn selectors(State(agent): Node) -> Reply<Json<Vec<SelectorIdentityMapping>>> {
+    blocking(move || Ok(Json(SelectorIdentityMapping::peers(agent.datapath.policy())))).await
+}
+
+pub(super) async fn subject_selectors(State(agent): Node) -> Reply<Json<Vec<SelectorIdentityMapping>>> {
+    blocking(move || Ok(Json(SelectorIdentityMapping::subjects(agent.datapath.policy())))).await
+}
+
+fn shown(agent: &Arc<Agent>, labels: &Labels) -> Reply<Json<Policy>> {
+    Policy::of(agent.datapath.policy(), labels)?
+        .map(Json)
+        .ok_or_else(|| Refusal::plain(404, "no rule has these labels"))
+}

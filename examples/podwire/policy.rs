@@ -1,0 +1,125 @@
+//! `podwire policy`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context as _, anyhow};
+use clap::Subcommand;
+use podwire::Error;
+use podwire::api::{Client, Policy, PolicyLabel, SelectorIdentityMapping};
+
+use crate::policy_wait;
+use crate::report::Report;
+use crate::table;
+
+/// What names the policy that a rule comes from, among the rule's labels.
+const POLICY_NAME: &str = "io.cilium.k8s.policy.name";
+const POLICY_NAMESPACE: &str = "io.cilium.k8s.policy.namespace";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Put policies in force in the place of those with their names, or beside them.
+    Import {
+        /// A file of YAML or JSON; - for standard input.
+        file: PathBuf,
+    },
+    /// Show the rules in force as JSON, all or those with given labels.
+    Get {
+        /// Labels that a rule must have, as in k8s:io.cilium.k8s.policy.name=web.
+        labels: Vec<String>,
+    },
+    /// Remove rules.
+    #[command(group(clap::ArgGroup::new("which").required(true).args(["labels", "all"])))]
+    Delete {
+        /// Labels, all of which a rule must have, as in k8s:io.cilium.k8s.policy.name=web.
+        labels: Vec<String>,
+        /// All rules.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show the selectors of peers in use, and whom they select.
+    Selectors(Style),
+    /// Show the selectors of the endpoints that rules are about, and the identities they select.
+    SubjectSelectors(Style),
+    /// Wait until a revision is in force at all endpoints.
+    Wait(policy_wait::Args),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Style {
+    /// Print all labels of the rules, not just the names of their policies.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {
+    match command {
+        Command::Import { file } => import(client, file),
+        Command::Get { labels } => get(client, labels),
+        Command::Delete { labels, .. } => {
+            let left = client.delete_policy(labels).context("cannot delete rules")?;
+            Ok(Report::new(revision(&left), &left)?)
+        }
+        Command::Selectors(style) => selectors(client.policy_selectors().context("cannot get selectors")?, style),
+        Command::SubjectSelectors(style) => {
+            selectors(client.policy_subject_selectors().context("cannot get selectors")?, style)
+        }
+        Command::Wait(args) => policy_wait::run(args, client),
+    }
+}
+
+fn revision(policy: &Policy) -> String {
+    format!("Revision: {}", policy.revision)
+}
+
+fn import(client: &Client, file: &Path) -> anyhow::Result<Report> {
+    let document = read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let policy = client.import_policy(&document).map_err(|error| match error {
+        // The reasons name the fields; which request carried the document is of no interest.
+        Error::Api { status: 400, message, .. } => anyhow!("{}: {message}", file.display()),
+        error => anyhow::Error::new(error).context(format!("cannot import {}", file.display())),
+    })?;
+    Ok(Report::new(revision(&policy), &policy)?)
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if file != Path::new("-") {
+        return fs::read_to_string(file);
+    }
+    let mut text = String::new();
+    io::stdin().lock().read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn get(client: &Client, labels: &[String]) -> anyhow::Result<Report> {
+    let policy = client.policy(labels).context("cannot get the policy")?;
+    let rules = policy.policy.as_deref().unwrap_or("[]");
+    Ok(Report::new(format!("{rules}\n{}", revision(&policy)), &policy)?)
+}
+
+fn selectors(mut selectors: Vec<SelectorIdentityMapping>, style: &Style) -> anyhow::Result<Report> {
+    selectors.sort_by(|a, b| a.selector.cmp(&b.selector));
+    let rows = selectors.iter().map(|selector| {
+        let identities: Vec<_> = selector.identities.iter().map(ToString::to_string).collect();
+        let labels = if style.verbose { all_labels(&selector.labels) } else { policy_name(&selector.labels) };
+        let text = selector.selector.clone().unwrap_or_default();
+        [text, labels, selector.users.to_string(), identities.join("\n")]
+    });
+    Ok(Report::new(table::of(&["SELECTOR", "LABELS", "USERS", "IDENTITIES"], rows), &selectors)?)
+}
+
+fn all_labels(labels: &[PolicyLabel]) -> String {
+    let text = |label: &PolicyLabel| format!("{}:{}={}", label.source, label.key, label.value);
+    labels.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+/// The policy's namespace and name, where the labels say them.
+fn policy_name(labels: &[PolicyLabel]) -> String {
+    let value = |key| labels.iter().find(|label| label.key == key).map(|label| label.value.as_str());
+    match (value(POLICY_NAMESPACE), value(POLICY_NAME)) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        (None, Some(name)) => name.to_owned(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,50 @@
+//! Requests about policies.
+
+use ureq::http::Method;
+
+use super::Client;
+use crate::Result;
+use crate::api::{Policy, SelectorIdentityMapping};
+
+const POLICY: &str = "/v1/policy";
+
+impl Client {
+    /// The rules in force that have these labels, all without any.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if no rule has the labels.
+    pub fn policy(&self, labels: &[String]) -> Result<Policy> {
+        if labels.is_empty() { self.fetch(Method::GET, POLICY) } else { self.submit(Method::GET, POLICY, &labels) }
+    }
+
+    /// Puts the policies of a document (YAML or JSON) in the place of those with their names, or beside them. They are in force
+    /// when this returns.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` with the paths of the fields that are wrong; nothing of the document is applied then.
+    pub fn import_policy(&self, document: &str) -> Result<Policy> {
+        let answer = self.send(Method::PUT, POLICY, &[("content-type", "application/yaml")], document)?;
+        self.read(&Method::PUT, POLICY, answer)
+    }
+
+    /// Removes every rule that has these labels, all without any. Returns what is left.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if no rule has the labels.
+    pub fn delete_policy(&self, labels: &[String]) -> Result<Policy> {
+        self.submit(Method::DELETE, POLICY, &labels)
+    }
+
+    /// The selectors of peers in use.
+    pub fn policy_selectors(&self) -> Result<Vec<SelectorIdentityMapping>> {
+        self.fetch(Method::GET, "/v1/policy/selectors")
+    }
+
+    /// The selectors of the endpoints that rules are about.
+    pub fn policy_subject_selectors(&self) -> Result<Vec<SelectorIdentityMapping>> {
+        self.fetch(Method::GET, "/v1/policy/subject-selectors")
+    }
+}
