@@ -171,6 +171,8 @@ pub(crate) enum Prepare {
 pub(crate) struct Setup {
     pub(crate) constants: Constants,
     pub(crate) ring_bytes: Option<u32>,
+    /// Tables of another size than the node's.
+    pub(crate) sizes: Vec<(&'static str, u32)>,
     /// An object to load beside the node's.
     pub(crate) beside: Option<ObjectImage<'static>>,
 }
@@ -196,7 +198,7 @@ impl Setup {
             .set("cfg_ct_lifetime_closing", 10u32)
             .set("cfg_ct_lifetime_any", 60u32)
             .set("cfg_hash_keys", HASH_KEYS);
-        Self { constants, ring_bytes: None, beside: None }
+        Self { constants, ring_bytes: None, sizes: Vec::new(), beside: None }
     }
 
     pub(crate) fn load(self) -> Datapath {
@@ -209,6 +211,9 @@ impl Setup {
             .constants(self.constants);
         if let Some(bytes) = self.ring_bytes {
             loader = loader.max_entries("podwire_events", bytes);
+        }
+        for (map, entries) in self.sizes {
+            loader = loader.max_entries(map, entries);
         }
         if let Some(image) = self.beside {
             loader = loader.object(image);

@@ -1,7 +1,7 @@
 //! Frames for tests: etherparse builds those that are right, plain bytes those that are wrong.
 #![allow(dead_code)]
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::PacketBuilder;
 
@@ -89,6 +89,45 @@ pub(crate) fn ipv6_raw(
     packet.extend_from_slice(&addresses.1.octets());
     packet.extend_from_slice(payload);
     frame(macs.0, macs.1, TYPE_IPV6, &packet)
+}
+
+/// An IPv4 datagram without a frame around it: `(number, place)` are its identification, and its flags and fragment offset.
+pub(crate) fn ipv4_datagram(
+    (from, to): (IpAddr, IpAddr),
+    ttl: u8,
+    protocol: u8,
+    (number, place): (u16, u16),
+    options: &[u8],
+    upper: &[u8],
+) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { unreachable!("IPv4 on both sides") };
+    let header = IPV4 + options.len();
+    let mut packet = vec![0x40 | (header / 4) as u8, 0];
+    packet.extend_from_slice(&((header + upper.len()) as u16).to_be_bytes());
+    packet.extend_from_slice(&number.to_be_bytes());
+    packet.extend_from_slice(&place.to_be_bytes());
+    packet.extend_from_slice(&[ttl, protocol, 0, 0]);
+    packet.extend_from_slice(&from.octets());
+    packet.extend_from_slice(&to.octets());
+    packet.extend_from_slice(options);
+    let checksum = internet_checksum(&packet);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend_from_slice(upper);
+    packet
+}
+
+/// An IPv6 datagram without a frame around it.
+pub(crate) fn ipv6_datagram((from, to): (IpAddr, IpAddr), hops: u8, next: u8, payload: &[u8]) -> Vec<u8> {
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else { unreachable!("IPv6 on both sides") };
+    ipv6_raw(([0; 6], [0; 6]), (from, to), hops, next, payload)[ETH..].to_vec()
+}
+
+/// An IPv6 fragment header: offset in bytes, a multiple of 8.
+pub(crate) fn fragment_header(next: u8, offset: u16, more: bool, number: u32) -> Vec<u8> {
+    let mut header = vec![next, 0];
+    header.extend_from_slice(&(offset | u16::from(more)).to_be_bytes());
+    header.extend_from_slice(&number.to_be_bytes());
+    header
 }
 
 /// An ICMPv6 message in a frame, its checksum right.
