@@ -126,7 +126,10 @@ fn malformed_json_is_refused() {
     let cases = [
         ("", "EOF while parsing a value at line 1 column 0"),
         (r#"{"endpointSelector": {}"#, "EOF while parsing an object at line 1 column 23"),
-        (r#"{"egress": [], "egress": []}"#, "the field \"egress\" is there twice at line 1 column 28"),
+        (
+            r#"{"endpointSelector": {}, "egress": [{}], "egress": [1]}"#,
+            "egress: [1]: a field of this name was there already",
+        ),
         ("[1] 2", "trailing characters at line 1 column 5"),
         ("[]", "has no policy and no rule"),
         ("\"text\"", "\"text\": not an object"),

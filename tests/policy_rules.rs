@@ -110,6 +110,10 @@ fn sections_become_flat_rules() {
     assert_eq!(lines(&rule), ["1 ingressSome(0) - Some([Entity(Host)]) 0", "2 egressNone enforcing Some([]) 0"]);
     assert_eq!(lines(&web().default_deny(PolicyDirection::Egress, true)), ["1 egressNone enforcing Some([]) 0"]);
 
+    let rule = web().egress_deny(host()).default_deny(PolicyDirection::Ingress, true);
+    let expected = ["1 egressDenySome(0) enforcing Some([Entity(Host)]) 0", "2 ingressNone enforcing Some([]) 0"];
+    assert_eq!(lines(&rule), expected);
+
     // host bits never reach the compiler
     let cidr = Peer::Cidr { net: net("10.1.2.3/8"), except: vec![net("10.9.9.9/16")] };
     let flat = web().egress(Section::peers([cidr])).lower(|_, _| RuleNumber::NONE);
@@ -117,6 +121,22 @@ fn sections_become_flat_rules() {
         flat[0].peers,
         Peers::Some(vec![Peer::Cidr { net: net("10.0.0.0/8"), except: vec![net("10.9.0.0/16")] }])
     );
+}
+
+/// Documents have at most 40 ports, or ICMP types, in one list.
+#[test]
+fn long_lists_are_written_in_pieces() {
+    let ports = (1..=100).fold(Section::any(), |section, port| section.port(Protocol::TCP, port));
+    let rule = web().ingress((0..=99).fold(ports, Section::icmp));
+    let json = rule.to_json();
+    let sizes = |list: &str, inner: &str, section: usize| -> Vec<usize> {
+        let list = json["ingress"][section][list].as_array().expect("a list");
+        list.iter().map(|item| item[inner].as_array().expect("a list").len()).collect()
+    };
+    assert_eq!((sizes("toPorts", "ports", 0), sizes("icmps", "fields", 1)), (vec![40, 40, 20], vec![40, 40, 20]));
+    let again = Policy::from_json(&json.to_string()).expect("valid");
+    let l4: Vec<_> = again[0].rules[0].ingress.iter().flat_map(|section| section.l4.clone()).collect();
+    assert_eq!(l4, rule.ingress[0].l4);
 }
 
 fn numbers(repository: &Repository) -> BTreeMap<u32, String> {

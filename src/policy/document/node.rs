@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
 /// How much of a value an error shows.
 const SHOWN: usize = 80;
 
-/// A value. Fields keep the document's order; a field that is there twice is an error.
+/// A value. Fields keep the document's order, and one that is there twice is here twice.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Null,
@@ -128,13 +128,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Node, A::Error> {
-        let mut map: Vec<(String, Node)> = Vec::new();
-        let mut names = std::collections::HashSet::new();
-        while let Some((name, value)) = fields.next_entry::<String, Node>()? {
-            if !names.insert(name.clone()) {
-                return Err(A::Error::custom(format_args!("the field {name:?} is there twice")));
-            }
-            map.push((name, value));
+        let mut map = Vec::new();
+        while let Some(field) = fields.next_entry()? {
+            map.push(field);
         }
         Ok(Node::Map(map))
     }

@@ -1,5 +1,6 @@
 //! Reading nodes: where one is, what was wrong so far. Everything wrong is collected, so that one sees it at once.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::node::Node;
@@ -98,6 +99,7 @@ impl Reader {
         mut read: impl FnMut(&mut Self, &'n str, &'n Node) -> Option<T>,
     ) -> Option<Vec<T>> {
         let Node::Map(fields) = node else { return self.refuse(node, "not an object") };
+        self.once(fields);
         let read = |(name, value): &'n (String, Node)| {
             self.inside(Step::Field(name), |reader| read(reader, name.as_str(), value))
         };
@@ -108,6 +110,7 @@ impl Reader {
     /// The node as an object; fields that it may not have are refused by name.
     pub(super) fn object<'n>(&mut self, node: &'n Node, fields: &Fields) -> Option<Object<'n>> {
         let Node::Map(map) = node else { return self.refuse(node, "not an object") };
+        self.once(map);
         for (name, value) in map.iter().filter(|(name, _)| !fields.known.contains(&name.as_str())) {
             let reason = if fields.unsupported.contains(&name.as_str()) {
                 "known to Cilium but not enforced by podwire".to_owned()
@@ -117,6 +120,16 @@ impl Reader {
             self.inside(Step::Field(name), |reader| reader.refuse::<()>(value, reason));
         }
         Some(Object(map))
+    }
+
+    /// Refuses fields that are there twice: some readers take the first, some the last.
+    fn once(&mut self, fields: &[(String, Node)]) {
+        let mut names = HashSet::new();
+        for (name, value) in fields.iter().filter(|(name, _)| !names.insert(name.as_str())) {
+            self.inside(Step::Field(name), |reader| {
+                reader.refuse::<()>(value, "a field of this name was there already")
+            });
+        }
     }
 
     /// A field that must be there.
