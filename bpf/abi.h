@@ -120,7 +120,12 @@ enum podwire_forward_point {
 	FORWARD_TO_HOST = 5,
 	FORWARD_FROM_NETWORK = 6, /* handed to the stack */
 	FORWARD_TO_NETWORK = 7,
-	FORWARD_POINTS = 8,
+	/* Not forwarded at all: a flood of what a policy denies is to be cheap, too. */
+	DENIED_EGRESS = 8, /* reason 133 */
+	DENIED_INGRESS = 9,
+	DENY_RULE_EGRESS = 10, /* reason 181 */
+	DENY_RULE_INGRESS = 11,
+	FORWARD_POINTS = 12,
 };
 
 /* ---- podwire_verdicts: each CPU's latest verdicts, found by a hash of the connection without the opener's port ---- */

@@ -10,6 +10,8 @@
 #define IPPROTO_UDP 17
 #define DESTINATION_IPV4 1
 #define DESTINATION_IPV6 2
+/* As many as podwire_ct holds: inserting into a larger table takes longer. */
+#define CONNECTIONS 262144
 
 struct destination_key {
 	__u8 ip[16];
@@ -57,7 +59,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, CONNECTIONS);
 	__type(key, struct tuple4);
 	__type(value, struct connection);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -65,7 +67,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, CONNECTIONS);
 	__type(key, struct tuple6);
 	__type(value, struct connection);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -173,6 +175,52 @@ static __always_inline int floor(struct __sk_buff *skb, bool new)
 		return floor4(skb, new);
 	if (eth && eth->type == ETHERTYPE_IPV6)
 		return floor6(skb, new);
+	return TC_ACT_SHOT;
+}
+
+/* ---- packets that differ ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} bench_next SEC(".maps");
+
+__u32 bench_packet;
+
+/*
+ * Makes each repetition another packet, then goes on with the program under test: adds the packet's number, reduced by the mask in
+ * cb[0], to the source port, and the rest of it, reduced by that in cb[1], to the destination port in cb[3], or takes it for the
+ * destination port where cb[2] is set; 64 to live.
+ */
+SEC("tc")
+int bench_vary(struct __sk_buff *skb)
+{
+	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + sizeof(struct header6));
+	__u32 number = bench_packet++;
+	__be16 source = bpf_htons(20000 + (number & skb->cb[0]));
+	__be16 destination = bpf_htons(skb->cb[3] + ((number >> 16) & skb->cb[1]));
+
+	if (skb->cb[2])
+		destination = bpf_htons(number);
+	if (!eth)
+		return TC_ACT_SHOT;
+	if (eth->type == ETHERTYPE_IPV4) {
+		struct header4 *ip = (void *)(eth + 1);
+
+		ip->ttl = 64;
+		ip->source_port = source;
+		ip->destination_port = destination;
+	} else {
+		struct header6 *ip = (void *)(eth + 1);
+
+		ip->hop_limit = 64;
+		ip->source_port = source;
+		ip->destination_port = destination;
+	}
+	bpf_tail_call(skb, &bench_next, 0);
 	return TC_ACT_SHOT;
 }
 

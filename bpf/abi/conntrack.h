@@ -42,7 +42,7 @@ enum ct_dir_flags {
  */
 #define CT_SEAL_GENERATION_SHIFT 32
 #define CT_SEAL_TAG_SHIFT 8
-#define CT_SEAL_TAG_MASK 0xffffff
+#define CT_SEAL_TAG_BITS 24
 #define CT_SEAL_FLAGS_MASK 0xff
 
 /* podwire_ct_entry.flags */

@@ -223,41 +223,54 @@ static __always_inline void entry_renew(struct __sk_buff *skb, struct admission 
 	__sync_lock_test_and_set(&entry->claim, 0);
 }
 
-static __always_inline void entry_insert(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
+static __always_inline long entry_insert(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
 {
 	__u32 zero = 0;
 	struct podwire_ct_entry *entry = bpf_map_lookup_elem(&podwire_ct_new, &zero);
-	long error;
+	struct path path;
 
 	if (!entry)
-		return;
+		return -EBUSY;
 	__builtin_memset(entry, 0, sizeof(*entry));
 	ct_reset(entry, a->flow.direction, a->now);
 	note_verdict(skb, entry, row);
 	ct_update(entry, &a->flow, skb->len, a->now);
-	seal_path(entry, a, skb->ifindex);
-	error = bpf_map_update_elem(&podwire_ct, &a->flow.key, entry, BPF_NOEXIST);
-	/* Where another CPU was faster, the entry is there. */
-	if (error && error != -EEXIST)
-		ct_count_error(error);
+	if (entry->state < CT_CLOSING) {
+		/* Nobody sees it yet. */
+		path_of(a, &path, skb->ifindex);
+		path_write(ct_dir(entry, a->flow.direction), &path);
+		ct_dir(entry, a->flow.direction)->seal = seal_of(a->generation, a->flow.tag, path.flags);
+	}
+	return bpf_map_update_elem(&podwire_ct, &a->flow.key, entry, BPF_NOEXIST);
 }
 
 /* The entry of a connection that a packet opens and may open. */
 static __always_inline void note_opened(struct __sk_buff *skb, struct admission *a, struct podwire_ct_entry *entry,
 					const struct podwire_verdict *row)
 {
-	bool is_over = entry && (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED);
+	bool is_over;
+	long error;
 
-	if (entry && !is_over && a->flow.direction == (entry->opener & 1)) {
+	if (!entry) {
+		error = entry_insert(skb, a, row);
+		if (likely(!error))
+			return;
+		/* Opened again, or by another CPU at the same time. */
+		entry = error == -EEXIST ? bpf_map_lookup_elem(&podwire_ct, &a->flow.key) : NULL;
+		if (!entry) {
+			ct_count_error(error);
+			return;
+		}
+	}
+	is_over = !ct_is_live(entry, a->now) || entry->state == CT_CLOSED;
+	if (!is_over && a->flow.direction == (entry->opener & 1)) {
 		a->from.reason = TRACE_REASON_ESTABLISHED;
 		note_verdict(skb, entry, row);
 		ct_update(entry, &a->flow, skb->len, a->now);
 		seal_path(entry, a, skb->ifindex);
 		return;
 	}
-	if (!entry) {
-		entry_insert(skb, a, row);
-	} else if (is_over) {
+	if (is_over) {
 		entry_renew(skb, a, entry, row);
 	} else {
 		report_verdict(skb, row);
@@ -288,8 +301,6 @@ static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, s
 		report_verdict(skb, row);
 		return 0;
 	}
-	if (a->flow.kind == FLOW_OPENS)
-		entry = bpf_map_lookup_elem(&podwire_ct, &a->flow.key);
 	note_opened(skb, a, entry, row);
 	return 0;
 }

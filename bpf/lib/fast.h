@@ -19,11 +19,11 @@ static __always_inline __u32 fast_ports(const struct __sk_buff *skb, void *trans
 	struct tcp *tcp = transport;
 
 	*tcp_flags = 0;
-	if (proto == IPPROTO_TCP) {
-		if (length < TCP_HLEN || transport + TCP_HLEN > end || tcp->offset >> 4 < TCP_HLEN / 4)
+	if (likely(proto == IPPROTO_TCP)) {
+		if (unlikely(length < TCP_HLEN || transport + TCP_HLEN > end || tcp->offset >> 4 < TCP_HLEN / 4))
 			return 0;
 		*tcp_flags = tcp->flags;
-		if ((*tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
+		if (unlikely((*tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK))
 			return 0;
 	} else if (proto != IPPROTO_UDP || length < UDP_HLEN || transport + UDP_HLEN > end) {
 		return 0;
@@ -44,7 +44,8 @@ static __always_inline bool fast_read(struct podwire_ct_dir *dir, __u32 generati
 {
 	__u64 seal = READ_ONCE(dir->seal);
 
-	if (seal >> CT_SEAL_TAG_SHIFT != ((__u64)generation << (CT_SEAL_GENERATION_SHIFT - CT_SEAL_TAG_SHIFT) | tag))
+	if (unlikely(seal >> CT_SEAL_TAG_SHIFT !=
+		     ((__u64)generation << (CT_SEAL_GENERATION_SHIFT - CT_SEAL_TAG_SHIFT) | tag)))
 		return false;
 	loads_in_order(dir->seal);
 	path->flags = seal;
@@ -91,23 +92,23 @@ static __always_inline bool fast_find(struct __sk_buff *skb, struct ethernet *et
 	__u32 generation;
 	__u64 now;
 
-	if (!switches || switches->trace)
+	if (unlikely(!switches || switches->trace))
 		return false;
 	generation = READ_ONCE(switches->generation);
 	entry = bpf_map_lookup_elem(&podwire_ct, &flow->key);
-	if (!entry)
+	if (unlikely(!entry))
 		return false;
 	dir = ct_dir(entry, flow->direction);
 	now = bpf_jiffies64();
-	if (!fast_read(dir, generation, flow->tag, path) || (__u32)path->devices != skb->ifindex)
+	if (unlikely(!fast_read(dir, generation, flow->tag, path) || (__u32)path->devices != skb->ifindex))
 		return false;
 	/* A flag that this direction has not seen may change the connection's state: the long way knows. */
-	if (!fast_is_of(hook, path->flags) || flow->tcp_flags & ~(__u8)(path->tail >> 32))
+	if (unlikely(!fast_is_of(hook, path->flags) || flow->tcp_flags & ~(__u8)(path->tail >> 32)))
 		return false;
-	if (hook == HOOK_FROM_POD && (*(__u32 *)eth->source != path->macs_end >> 32 ||
-				      *(__u16 *)(eth->source + 4) != (__u16)path->tail))
+	if (hook == HOOK_FROM_POD && unlikely(*(__u32 *)eth->source != path->macs_end >> 32 ||
+					      *(__u16 *)(eth->source + 4) != (__u16)path->tail))
 		return false;
-	if (!ticks_ahead(READ_ONCE(dir->expires), now))
+	if (unlikely(!ticks_ahead(READ_ONCE(dir->expires), now)))
 		return false;
 	fast_count(dir, path, skb->len, now);
 	count_forward(skb, fast_point(hook, path->flags));
@@ -133,21 +134,21 @@ static __always_inline int fast_ipv4(struct __sk_buff *skb, struct ethernet *eth
 	__u64 source[2], destination[2];
 	__u32 ports, total;
 
-	if ((void *)(ip + 1) > packet_end(skb) || ip->version_ihl != 0x45 ||
-	    ip->fragment & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS))
+	if (unlikely((void *)(ip + 1) > packet_end(skb) || ip->version_ihl != 0x45 ||
+		     ip->fragment & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS)))
 		return NOT_FAST;
 	total = bpf_ntohs(ip->total_length);
-	if (total < IPV4_HLEN || total > skb->len - ETH_HLEN || (hook != HOOK_TO_POD && ip->ttl <= 1))
+	if (unlikely(total < IPV4_HLEN || total > skb->len - ETH_HLEN || (hook != HOOK_TO_POD && ip->ttl <= 1)))
 		return NOT_FAST;
 	ports = fast_ports(skb, ip + 1, ip->protocol, total - IPV4_HLEN, &flow.tcp_flags);
-	if (!ports)
+	if (unlikely(!ports))
 		return NOT_FAST;
 	source[0] = ip->source;
 	source[1] = 0;
 	destination[0] = ip->destination;
 	destination[1] = 0;
 	flow_set(&flow, source, destination, ports, ports >> 16, ip->protocol, ENDPOINT_IPV4, 0);
-	if (!fast_find(skb, eth, &flow, hook, &path))
+	if (unlikely(!fast_find(skb, eth, &flow, hook, &path)))
 		return NOT_FAST;
 	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && path.flags & CT_DIR_F_REDIRECT_PEER))
 		ipv4_decrement_ttl(ip);
@@ -162,18 +163,18 @@ static __always_inline int fast_ipv6(struct __sk_buff *skb, struct ethernet *eth
 	__u64 source[2], destination[2];
 	__u32 ports, payload;
 
-	if ((void *)(ip + 1) > packet_end(skb) || ip->version_class >> 4 != 6)
+	if (unlikely((void *)(ip + 1) > packet_end(skb) || ip->version_class >> 4 != 6))
 		return NOT_FAST;
 	payload = bpf_ntohs(ip->payload_length);
-	if (payload > skb->len - ETH_HLEN - IPV6_HLEN || (hook != HOOK_TO_POD && ip->hop_limit <= 1))
+	if (unlikely(payload > skb->len - ETH_HLEN - IPV6_HLEN || (hook != HOOK_TO_POD && ip->hop_limit <= 1)))
 		return NOT_FAST;
 	ports = fast_ports(skb, ip + 1, ip->next_header, payload, &flow.tcp_flags);
-	if (!ports)
+	if (unlikely(!ports))
 		return NOT_FAST;
 	copy_ipv6(source, ip->source);
 	copy_ipv6(destination, ip->destination);
 	flow_set(&flow, source, destination, ports, ports >> 16, ip->next_header, ENDPOINT_IPV6, 0);
-	if (!fast_find(skb, eth, &flow, hook, &path))
+	if (unlikely(!fast_find(skb, eth, &flow, hook, &path)))
 		return NOT_FAST;
 	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && path.flags & CT_DIR_F_REDIRECT_PEER))
 		ip->hop_limit -= 1;
@@ -188,13 +189,13 @@ static __always_inline int fast(struct __sk_buff *skb, __u32 hook)
 {
 	struct ethernet *eth = packet_start(skb);
 
-	if ((void *)(eth + 1) > packet_end(skb) || skb->vlan_present)
+	if (unlikely((void *)(eth + 1) > packet_end(skb) || skb->vlan_present))
 		return NOT_FAST;
 	if (hook == HOOK_FROM_NETWORK && skb->pkt_type != PACKET_HOST)
 		return NOT_FAST;
-	if (eth->type == ETHERTYPE_IPV4)
+	if (likely(eth->type == ETHERTYPE_IPV4))
 		return fast_ipv4(skb, eth, hook);
-	if (eth->type == ETHERTYPE_IPV6)
+	if (likely(eth->type == ETHERTYPE_IPV6))
 		return fast_ipv6(skb, eth, hook);
 	return NOT_FAST;
 }

@@ -35,6 +35,14 @@ struct flow {
 	__u32 length; /* bytes of the packet from there on, by its own account */
 };
 
+/* Tells a key from another that the kernel gave the same node of an LRU map to: two products are enough for that. */
+static __always_inline __u32 tag_of(const __u64 *words)
+{
+	__u64 sum = (words[0] ^ words[1] << 7 ^ words[3]) * cfg_hash_keys[0] + (words[2] ^ words[4]) * cfg_hash_keys[1];
+
+	return sum >> (64 - CT_SEAL_TAG_BITS);
+}
+
 /* The fields of the fifth word of a key that are not ports. */
 static __always_inline __u64 key_tail(__u8 proto, __u8 family, __u8 asker)
 {
@@ -48,15 +56,13 @@ static __always_inline __u64 key_tail(__u8 proto, __u8 family, __u8 asker)
 static __always_inline void flow_set(struct flow *flow, const __u64 *source, const __u64 *destination, __be16 sport,
 				     __be16 dport, __u8 proto, __u8 family, __u8 echo)
 {
-	__u64 source_high = bpf_be64_to_cpu(source[0]), destination_high = bpf_be64_to_cpu(destination[0]);
-	__u64 source_low = bpf_be64_to_cpu(source[1]), destination_low = bpf_be64_to_cpu(destination[1]);
 	__u64 *words = (__u64 *)&flow->key;
 	bool from_hi;
 
-	if (source_high != destination_high)
-		from_hi = source_high > destination_high;
-	else if (source_low != destination_low)
-		from_hi = source_low > destination_low;
+	if (source[0] != destination[0])
+		from_hi = bpf_be64_to_cpu(source[0]) > bpf_be64_to_cpu(destination[0]);
+	else if (source[1] != destination[1])
+		from_hi = bpf_be64_to_cpu(source[1]) > bpf_be64_to_cpu(destination[1]);
 	else
 		from_hi = bpf_ntohs(sport) > bpf_ntohs(dport);
 	if (from_hi) {
@@ -73,7 +79,7 @@ static __always_inline void flow_set(struct flow *flow, const __u64 *source, con
 		words[4] = sport | (__u32)dport << 16 | key_tail(proto, family, echo);
 	}
 	flow->direction = from_hi ? CT_FROM_HI : CT_FROM_LO;
-	flow->tag = hash40(words) & CT_SEAL_TAG_MASK;
+	flow->tag = tag_of(words);
 }
 
 /* Whether TCP flags go together in a way that a stack sends (as nf_conntrack_proto_tcp.c sees it). */

@@ -35,6 +35,20 @@ static __always_inline void count_forward(const struct __sk_buff *skb, __u32 poi
 		count_packet(value, skb);
 }
 
+/* Drops by policy have places of their own in the array; user space puts them with the others. */
+static __always_inline bool count_denial(const struct __sk_buff *skb, __u32 reason, __u8 direction)
+{
+	__u32 ingress = direction == METRICS_INGRESS;
+
+	if (reason == REASON_POLICY_DENIED)
+		count_forward(skb, DENIED_EGRESS + ingress);
+	else if (reason == REASON_POLICY_DENY_RULE)
+		count_forward(skb, DENY_RULE_EGRESS + ingress);
+	else
+		return false;
+	return true;
+}
+
 static __always_inline void count_drop(const struct __sk_buff *skb, int verdict, __u8 direction)
 {
 	struct metrics_key key = {
@@ -43,8 +57,11 @@ static __always_inline void count_drop(const struct __sk_buff *skb, int verdict,
 		.line = drop_line(verdict),
 		.file = drop_file(verdict),
 	};
-	struct metrics_value *value = bpf_map_lookup_elem(&cilium_metrics, &key);
+	struct metrics_value *value;
 
+	if (count_denial(skb, key.reason, direction))
+		return;
+	value = bpf_map_lookup_elem(&cilium_metrics, &key);
 	if (!value) {
 		struct metrics_value none = {};
 

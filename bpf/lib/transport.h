@@ -4,6 +4,8 @@
 
 #include "lib/flow.h"
 #include "lib/fragments.h"
+#include "lib/ip.h"
+#include "lib/packet.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_TRANSPORT
@@ -137,11 +139,27 @@ static __always_inline int flow_of_fragment(struct flow *flow, const struct data
 	return 0;
 }
 
+/* Copies a transport header: read in place where it stands behind a plain network header in the linear part. */
+static __always_inline long load_header(struct __sk_buff *skb, __u32 offset, void *to, __u32 size)
+{
+	void *start = packet_start(skb), *end = packet_end(skb);
+
+	if (offset == ETH_HLEN + IPV4_HLEN && start + ETH_HLEN + IPV4_HLEN + size <= end) {
+		__builtin_memcpy(to, start + ETH_HLEN + IPV4_HLEN, size);
+		return 0;
+	}
+	if (offset == ETH_HLEN + IPV6_HLEN && start + ETH_HLEN + IPV6_HLEN + size <= end) {
+		__builtin_memcpy(to, start + ETH_HLEN + IPV6_HLEN, size);
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, offset, to, size);
+}
+
 static __always_inline int flow_of_tcp(struct __sk_buff *skb, struct flow *flow, const struct datagram *packet)
 {
 	struct tcp tcp;
 
-	if (packet->length < TCP_HLEN || bpf_skb_load_bytes(skb, packet->offset, &tcp, sizeof(tcp)))
+	if (packet->length < TCP_HLEN || load_header(skb, packet->offset, &tcp, sizeof(tcp)))
 		return DROP(REASON_INVALID_PACKET);
 	if (tcp.offset >> 4 < TCP_HLEN / 4 || !tcp_flags_valid(tcp.flags))
 		return DROP(REASON_INVALID_PACKET);
@@ -159,7 +177,7 @@ static __always_inline int flow_of_ports(struct __sk_buff *skb, struct flow *flo
 	__u32 header = packet->proto == IPPROTO_UDP ? UDP_HLEN : SCTP_HLEN;
 	__be16 ports[2];
 
-	if (packet->length < header || bpf_skb_load_bytes(skb, packet->offset, ports, sizeof(ports)))
+	if (packet->length < header || load_header(skb, packet->offset, ports, sizeof(ports)))
 		return DROP(REASON_INVALID_PACKET);
 	flow->tcp_flags = 0;
 	flow->kind = FLOW_PLAIN;
@@ -185,7 +203,7 @@ static __always_inline int flow_parse(struct __sk_buff *skb, struct flow *flow, 
 		return flow_of_ports(skb, flow, packet);
 	flow->tcp_flags = 0;
 	if (is_icmp(packet)) {
-		if (packet->length < ICMP_HLEN || bpf_skb_load_bytes(skb, packet->offset, &icmp, sizeof(icmp)))
+		if (packet->length < ICMP_HLEN || load_header(skb, packet->offset, &icmp, sizeof(icmp)))
 			return DROP(REASON_INVALID_PACKET);
 		flow_of_icmp(flow, packet, icmp.type, icmp.identifier);
 		if (packet->fragment.is_first)

@@ -132,11 +132,19 @@ pub enum ForwardPoint {
     FromNetwork = 6,
     /// Out to the network.
     ToNetwork = 7,
+    /// Nowhere: no rule lets the sender send it. Kept here because a flood of denied packets is to be cheap as well.
+    DeniedEgress = 8,
+    /// Nowhere: no rule lets the receiver have it.
+    DeniedIngress = 9,
+    /// Nowhere: a rule forbids the sender to send it.
+    DenyRuleEgress = 10,
+    /// Nowhere: a rule keeps it from the receiver.
+    DenyRuleIngress = 11,
 }
 
 impl ForwardPoint {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::PodToPod,
         Self::PodToStack,
         Self::HostToPod,
@@ -145,5 +153,18 @@ impl ForwardPoint {
         Self::ToHost,
         Self::FromNetwork,
         Self::ToNetwork,
+        Self::DeniedEgress,
+        Self::DeniedIngress,
+        Self::DenyRuleEgress,
+        Self::DenyRuleIngress,
     ];
+
+    /// Why packets counted here went nowhere; `None` where they were forwarded.
+    pub const fn drop_reason(self) -> Option<u8> {
+        match self {
+            Self::DeniedEgress | Self::DeniedIngress => Some(133),
+            Self::DenyRuleEgress | Self::DenyRuleIngress => Some(181),
+            _ => None,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! `podwire_forwards`: forwarded packets and bytes by the way they went.
+//! `podwire_forwards`: packets and bytes by the way they went, or by the policy that let them go none.
 
 use crate::Result;
 use crate::abi::{ForwardPoint, MetricsValue};
@@ -7,7 +7,7 @@ use crate::tables::metrics::{Counted, Counter, MetricsDirection, MetricsMap};
 use crate::tables::table::one_map_table;
 use crate::tables::{Reason, SourceFile};
 
-/// The counters of forwarded packets. The programs count them in an array, which costs nothing, rather than in the hash
+/// The counters of forwarded packets, and of those that policies denied. The programs count them in an array, which costs nothing, rather than in the hash
 /// `cilium_metrics`, where a lookup per packet would cost as much as finding its destination; user space
 /// [copies](Self::copy_to) them there for everybody who reads that map.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ impl ForwardsMap {
         }))
     }
 
-    /// Every way that a packet went, as `cilium_metrics` has it: reason 0, and as line the number of the way plus one.
+    /// Every way that a packet went, as `cilium_metrics` has it: reason 0 unless a policy denied it, and as line the number of the
+    /// way plus one.
     pub fn counters(&self) -> Result<Vec<Counter>> {
         let mut counters = Vec::new();
         for point in ForwardPoint::ALL {
@@ -58,6 +59,9 @@ fn counted(point: ForwardPoint) -> Counted {
         ForwardPoint::HostToPod | ForwardPoint::ToHost => (Ingress, SourceFile::HOST),
         ForwardPoint::NetworkToPod | ForwardPoint::FromNetwork => (Ingress, SourceFile::NETDEV),
         ForwardPoint::ToNetwork => (Egress, SourceFile::NETDEV),
+        ForwardPoint::DeniedEgress | ForwardPoint::DenyRuleEgress => (Egress, SourceFile::ADMIT),
+        ForwardPoint::DeniedIngress | ForwardPoint::DenyRuleIngress => (Ingress, SourceFile::ADMIT),
     };
-    Counted { reason: Reason::from_number(0), direction, file, line: point as u16 + 1 }
+    let reason = Reason::from_number(point.drop_reason().unwrap_or(0));
+    Counted { reason, direction, file, line: point as u16 + 1 }
 }

@@ -16,6 +16,8 @@ impl SourceFile {
     pub const LXC: Self = Self(2);
     /// `netdev.bpf.c`.
     pub const NETDEV: Self = Self(6);
+    /// `admit.h`.
+    pub const ADMIT: Self = Self(46);
 
     /// The file with a number.
     pub const fn new(number: u8) -> Self {

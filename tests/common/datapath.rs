@@ -5,13 +5,13 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use podwire::abi::{
     ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo, EndpointKey, EndpointRow, EventBudget, ForwardPoint,
-    MetricsKey, MetricsValue,
+    IpCacheKey, MetricsKey, MetricsValue, RemoteEndpointInfo,
 };
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, SkBuff, embedded, test_run};
 use podwire::tables::{
@@ -267,6 +267,11 @@ impl Datapath {
     /// A pod with its row, its addresses, and a policy that allows everything.
     pub(crate) fn add(&self, pod: &Pod) {
         self.allow_all(pod.id);
+        self.add_addresses(pod);
+    }
+
+    /// A pod's row and addresses. Its policy is that of its id.
+    pub(crate) fn add_addresses(&self, pod: &Pod) {
         self.set_row(pod.ifindex & 0xffff, &pod.row());
         let info = pod.info();
         if let Some(address) = pod.ipv4 {
@@ -295,6 +300,18 @@ impl Datapath {
             (matched, PolicyVerdict::new(PolicyAction::Allow, 1))
         };
         self.set_policy(id, &[entry(PolicyDirection::Ingress), entry(PolicyDirection::Egress)]);
+    }
+
+    /// What is known of a prefix outside of the node.
+    pub(crate) fn set_identity(&self, address: IpAddr, bits: u32, identity: u32) {
+        let (octets, family) = match address {
+            IpAddr::V4(address) => (address.octets().to_vec(), 1),
+            IpAddr::V6(address) => (address.octets().to_vec(), 2),
+        };
+        let mut key = IpCacheKey { prefixlen: 32 + bits, family, ..IpCacheKey::default() };
+        key.ip[..octets.len()].copy_from_slice(&octets);
+        let value = RemoteEndpointInfo { sec_identity: identity, ..RemoteEndpointInfo::default() };
+        self.write("cilium_ipcache_v2", bytemuck::bytes_of(&key), bytemuck::bytes_of(&value));
     }
 
     /// Moves the generation: all that the programs remember is void.
@@ -375,17 +392,34 @@ impl Datapath {
         (run.retval as i32, run.data)
     }
 
-    /// `podwire_forwards`, summed over the CPUs; points that never counted are left out.
+    /// `podwire_forwards`, summed over the CPUs; points that never counted are left out, and so is what was denied.
     pub(crate) fn forwards(&self) -> BTreeMap<u32, MetricsValue> {
-        let map = self.map("podwire_forwards");
-        let rows = ForwardPoint::ALL.iter().map(|point| (*point as u32, sum(&map, &(*point as u32).to_ne_bytes())));
-        rows.filter(|(_, value)| value.count > 0).collect()
+        self.points(|point| point.drop_reason().is_none()).map(|(point, value)| (point as u32, value)).collect()
     }
 
-    /// `cilium_metrics`, summed over the CPUs.
+    /// `cilium_metrics`, summed over the CPUs, and what was denied.
     pub(crate) fn drops(&self) -> BTreeMap<MetricsKey, MetricsValue> {
         let map = self.map("cilium_metrics");
-        map.keys().map(|key| (bytemuck::pod_read_unaligned(&key), sum(&map, &key))).collect()
+        let denied = self.points(|point| point.drop_reason().is_some()).map(|(point, value)| {
+            let egress = matches!(point, ForwardPoint::DeniedEgress | ForwardPoint::DenyRuleEgress);
+            let key = MetricsKey {
+                reason: point.drop_reason().unwrap_or(0),
+                dir: if egress { EGRESS } else { INGRESS },
+                line: denial_line(),
+                file: 46,
+                ..MetricsKey::default()
+            };
+            (key, value)
+        });
+        let others = map.keys().map(|key| (bytemuck::pod_read_unaligned(&key), sum(&map, &key)));
+        others.chain(denied).collect()
+    }
+
+    fn points(&self, which: impl Fn(ForwardPoint) -> bool) -> impl Iterator<Item = (ForwardPoint, MetricsValue)> {
+        let map = self.map("podwire_forwards");
+        let points = ForwardPoint::ALL.into_iter().filter(move |point| which(*point));
+        let values = points.map(move |point| (point, sum(&map, &(point as u32).to_ne_bytes())));
+        values.filter(|(_, value)| value.count > 0)
     }
 
     /// The budgets of all CPUs.
@@ -411,6 +445,13 @@ impl Datapath {
         drop(ring);
         events
     }
+}
+
+/// Where a policy's denial becomes a drop. The counters keep no line for it, the events do.
+fn denial_line() -> u16 {
+    let source = include_str!("../../bpf/lib/admit.h");
+    let line = source.lines().position(|line| line.contains("DROP(row->reason)")).expect("the programs deny");
+    line as u16 + 1
 }
 
 fn sum(map: &MapHandle, key: &[u8]) -> MetricsValue {
