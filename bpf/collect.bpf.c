@@ -4,7 +4,7 @@
  * look again and remove without a packet coming in between.
  */
 #include "lib/config.h"
-#include "lib/conntrack.h"
+#include "lib/conntrack_maps.h"
 
 /*
  * Whether both directions' claims ended more than a second ago. A program that saw one of them still ahead, and is about to

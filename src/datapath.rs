@@ -14,6 +14,7 @@ mod sysctls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use log::{info, warn};
 
@@ -24,6 +25,7 @@ pub use inspect::{MapOverview, MapRow};
 pub use node::{LOOPBACK_IPV4, Node, NodeDevice};
 pub use status::{Health, Status};
 
+use crate::conntrack::{Collected, Conntrack};
 use crate::endpoint::EndpointManager;
 use crate::enforcement::Enforcement;
 use crate::events::EventReader;
@@ -50,6 +52,7 @@ pub struct Datapath {
     attacher: Attacher,
     metrics: MetricsMap,
     forwards: ForwardsMap,
+    conntrack: Conntrack,
     /// Whether the caller has said that everything which should exist does.
     synced: AtomicBool,
     _locks: [Lock; 2],
@@ -102,6 +105,11 @@ impl Datapath {
         &self.forwards
     }
 
+    /// The connections: to list, to flush, to set how often those that have ended are collected.
+    pub fn conntrack(&self) -> &Conntrack {
+        &self.conntrack
+    }
+
     /// Whether the programs were found pinned rather than loaded.
     pub fn adopted(&self) -> bool {
         self.programs.adopted()
@@ -144,6 +152,13 @@ impl Datapath {
         }
         self.enforcement.maintain()?;
         self.forwards.copy_to(&self.metrics)
+    }
+
+    /// Removes connections that have ended, if it is time for that: to be called every few seconds like
+    /// [`maintain`](Self::maintain), but apart, because with some 100,000 connections it takes a while. `stop` is asked now and then
+    /// whether to leave it at that.
+    pub fn collect_connections(&self, stop: impl Fn() -> bool) -> Result<Option<Collected>> {
+        self.conntrack.collect_if_due(Instant::now(), stop)
     }
 
     /// What an address stands for on this node.

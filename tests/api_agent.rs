@@ -341,6 +341,8 @@ fn metrics_are_served_to_both() {
         "cilium_endpoint_regenerations_total{outcome=\"success\"} 1",
         "cilium_ip_addresses{family=\"ipv4\"} 2",
         "cilium_ipam_capacity{family=\"ipv4\"} 254",
+        "cilium_datapath_conntrack_gc_runs_total{status=\"completed\"} 0",
+        "cilium_datapath_conntrack_gc_interval_seconds{} 60.0",
         "# EOF",
     ] {
         assert!(answer.contains(line), "no {line:?} in\n{answer}");

@@ -38,6 +38,9 @@ fn files_configure_and_flags_beat_them() {
             ("attach-mode", "clsact"),
             ("metrics-addr", ""),
             ("enable-policy", "always"),
+            ("bpf-ct-timeout-regular-tcp", "2h13m20s\n"),
+            ("bpf-ct-timeout-regular-any", "30s"),
+            ("conntrack-gc-max-interval", "5m0s"),
             ("enable-hubble", "true"),
             ("..data", "hidden"),
         ],
@@ -49,6 +52,9 @@ fn files_configure_and_flags_beat_them() {
     assert_eq!(config["ClusterName"], "lab");
     assert_eq!(config["IPv4Range"], "10.66.0.0/24");
     assert_eq!(config["EnablePolicy"], "always");
+    assert_eq!(config["CTMapEntriesTimeoutTCP"], 8_000_000_000_000_u64);
+    assert_eq!(config["CTMapEntriesTimeoutAny"], 30_000_000_000_u64);
+    assert_eq!(config["CTMapEntriesTimeoutFIN"], 10_000_000_000_u64);
     let log = node.log();
     assert!(log.contains("enable-hubble is no setting of this agent"), "{log}");
     assert!(!log.contains("data is no setting"), "hidden files are left alone: {log}");
@@ -70,6 +76,11 @@ fn a_bad_value_is_one_line_with_key_value_and_reason() {
         (&[good[0], good[1], "--policy-audit-mode", "yes"], &["policy-audit-mode", "yes", "true or false"]),
         (&[good[0], good[1], "--allow-localhost", "no"], &["allow-localhost", "no", "always or policy"]),
         (&[good[0], good[1], "--metrics-addr", "9962"], &["metrics-addr", "9962", "127.0.0.1:9962"]),
+        (&[good[0], good[1], "--bpf-ct-timeout-regular-any", "60"], &["bpf-ct-timeout-regular-any", "60", "2h13m20s"]),
+        (&[good[0], good[1], "--bpf-ct-timeout-regular-tcp", "24h"], &["bpf-ct-timeout-regular-tcp", "65535"]),
+        (&[good[0], good[1], "--bpf-ct-timeout-regular-tcp-fin", "0s"], &["bpf-ct-timeout-regular-tcp-fin", "65535"]),
+        (&[good[0], good[1], "--conntrack-gc-interval", "0s"], &["conntrack-gc-interval", "at most a day"]),
+        (&[good[0], good[1], "--conntrack-gc-max-interval", "25h"], &["conntrack-gc-max-interval", "25h"]),
         (&[good[0], good[1], "--node-name", "a b"], &["node-name", "a b"]),
         (&[good[0], good[1], "--device", "a-name-that-is-too-long"], &["device", "a-name-that-is-too-long", "1 to 15"]),
         (&[good[0], good[1], "--device", "nosuch0"], &["nosuch0"]),

@@ -63,6 +63,16 @@ impl Agent {
         status
     }
 
+    /// Removes connections that have ended, when it is time for that.
+    pub(crate) fn collect_connections(&self) -> Result<()> {
+        let ending = self.ending();
+        if let Some(pass) = self.datapath.collect_connections(|| *ending.borrow())? {
+            self.metrics.collected(&pass);
+            log::debug!("{} of {} connections had ended; {:?}", pass.removed, pass.looked_at, pass.time);
+        }
+        Ok(())
+    }
+
     /// Changes once, when the agent is about to end.
     pub(crate) fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()

@@ -5,10 +5,12 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 use std::{fs, io};
 
 use clap::{Arg, Command};
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use podwire::conntrack::{CtLifetimes, Interval};
 use podwire::policy::{EnforcementMode, PolicyOptions};
 use podwire::program::AttachMode;
 use podwire::{Devices, Error, Node, Result};
@@ -16,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 /// Every setting: its key, what its value is called, what it means. A key is the name of a flag and of a file; what its
 /// text means is decided in one place, whichever it came from.
-const KEYS: [(&str, &str, &str); 13] = [
+const KEYS: [(&str, &str, &str); 19] = [
     ("node-name", "NAME", "The node's name [default: the machine's host name]"),
     ("cluster-name", "NAME", "The name of the cluster [default: default]"),
     ("ipv4-range", "CIDR", "The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4"),
@@ -41,6 +43,12 @@ const KEYS: [(&str, &str, &str); 13] = [
     ("bpf-root", "PATH", "Where the BPF file system is mounted [default: /sys/fs/bpf]"),
     ("state-dir", "PATH", "Where state is kept [default: /var/run/podwire/state]"),
     ("socket", "PATH", "The socket to serve [default: /var/run/podwire/podwire.sock]"),
+    ("bpf-ct-timeout-regular-tcp", "TIME", "How long a TCP connection lasts without packets [default: 6h]"),
+    ("bpf-ct-timeout-regular-tcp-syn", "TIME", "How long one lasts of which only SYNs were seen [default: 60s]"),
+    ("bpf-ct-timeout-regular-tcp-fin", "TIME", "How long one is kept after it was closed [default: 10s]"),
+    ("bpf-ct-timeout-regular-any", "TIME", "How long other connections last without packets [default: 60s]"),
+    ("conntrack-gc-interval", "TIME", "How often ended connections are collected [default: as often as it takes]"),
+    ("conntrack-gc-max-interval", "TIME", "How long to wait for that at most [default: 30m]"),
     ("metrics-addr", "ADDRESS", "Where Prometheus finds metrics, as in 127.0.0.1:9962; without it there are none"),
 ];
 
@@ -74,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) bpf_root: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
+    pub(crate) ct_lifetimes: CtLifetimes,
+    pub(crate) gc_interval: Interval,
     pub(crate) metrics_addr: Option<SocketAddr>,
 }
 
@@ -130,6 +140,8 @@ impl Settings {
             bpf_root: path("bpf-root", "/sys/fs/bpf")?,
             state_dir: path("state-dir", "/var/run/podwire/state")?,
             socket: parsed(texts, "socket", socket)?.unwrap_or_else(|| PathBuf::from(podwire::api::DEFAULT_SOCKET)),
+            ct_lifetimes: ct_lifetimes(texts)?,
+            gc_interval: gc_interval(texts)?,
             metrics_addr: parsed(texts, "metrics-addr", |text| {
                 text.parse::<SocketAddr>().map_err(|_| "expected an address and a port, as in 127.0.0.1:9962")
             })?,
@@ -142,9 +154,14 @@ impl Settings {
     pub(crate) fn as_map(&self, node: &Node) -> Map<String, Value> {
         let names: Vec<_> = node.devices.iter().map(|device| device.name.as_str()).collect();
         let text = |value: Option<String>| value.unwrap_or_default();
+        let nanoseconds = |seconds: u16| u64::from(seconds) * 1_000_000_000;
         let settings = json!({
             "AllowLocalhost": if self.policy.allow_localhost { "always" } else { "policy" },
             "BPFRoot": self.bpf_root,
+            "CTMapEntriesTimeoutAny": nanoseconds(self.ct_lifetimes.any),
+            "CTMapEntriesTimeoutFIN": nanoseconds(self.ct_lifetimes.closing),
+            "CTMapEntriesTimeoutSYN": nanoseconds(self.ct_lifetimes.tcp_syn),
+            "CTMapEntriesTimeoutTCP": nanoseconds(self.ct_lifetimes.tcp),
             "ClusterID": 0,
             "ClusterName": self.cluster_name,
             "DatapathMode": "veth",
@@ -201,6 +218,38 @@ fn parsed<T, E: Display>(
     match texts.get(key).map(String::as_str) {
         None | Some("") => Ok(None),
         Some(text) => parse(text).map(Some).map_err(|reason| Error::invalid(key, text, reason.to_string())),
+    }
+}
+
+/// A time such as 6h, 2h13m20s or 60s.
+fn time(texts: &BTreeMap<&'static str, String>, key: &'static str) -> Result<Option<Duration>> {
+    parsed(texts, key, |text| {
+        humantime::parse_duration(text).map_err(|cause| format!("{cause}: expected a time as in 2h13m20s"))
+    })
+}
+
+fn ct_lifetimes(texts: &BTreeMap<&'static str, String>) -> Result<CtLifetimes> {
+    let lifetime = |key, default| time(texts, key)?.map_or(Ok(default), |time| CtLifetimes::seconds(key, time));
+    let default = CtLifetimes::default();
+    Ok(CtLifetimes {
+        tcp: lifetime("bpf-ct-timeout-regular-tcp", default.tcp)?,
+        tcp_syn: lifetime("bpf-ct-timeout-regular-tcp-syn", default.tcp_syn)?,
+        closing: lifetime("bpf-ct-timeout-regular-tcp-fin", default.closing)?,
+        any: lifetime("bpf-ct-timeout-regular-any", default.any)?,
+    })
+}
+
+/// A fixed interval, or one that adapts up to a longest one.
+fn gc_interval(texts: &BTreeMap<&'static str, String>) -> Result<Interval> {
+    let named = |key: &'static str, bounds: Result<Interval>| {
+        bounds.map_err(|error| Error::invalid(key, texts.get(key).cloned().unwrap_or_default(), error.to_string()))
+    };
+    if let Some(fixed) = time(texts, "conntrack-gc-interval")? {
+        return named("conntrack-gc-interval", Interval::new(fixed, fixed));
+    }
+    match time(texts, "conntrack-gc-max-interval")? {
+        Some(longest) => named("conntrack-gc-max-interval", Interval::up_to(longest)),
+        None => Ok(Interval::default()),
     }
 }
 

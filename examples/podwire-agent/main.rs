@@ -28,6 +28,8 @@ use crate::flags::{Refused, Settings};
 
 /// How often the datapath is compared with what it should be.
 const MAINTENANCE: Duration = Duration::from_secs(5);
+/// How often it is asked whether connections should be collected.
+const CONNTRACK: Duration = Duration::from_secs(5);
 /// How often deletions are tried again that failed while the agent ran.
 const QUEUED: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the agent is told to end.
@@ -86,6 +88,7 @@ fn run(settings: Settings) -> Result<()> {
     log::info!("{} starts", agent::version());
     let datapath =
         Datapath::builder().bpf_root(&settings.bpf_root).state_dir(&settings.state_dir).open(node_config(&settings))?;
+    datapath.conntrack().set_interval(settings.gc_interval);
     startup::tell(datapath.node());
     let endpoints = datapath.endpoints().list();
     let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count();
@@ -110,7 +113,8 @@ fn node_config(settings: &Settings) -> NodeConfig {
         .devices(settings.devices.clone())
         .policy(settings.policy.clone())
         .policy_audit(settings.policy_audit)
-        .drop_events(monitor::DROP_EVENTS);
+        .drop_events(monitor::DROP_EVENTS)
+        .connection_lifetimes(settings.ct_lifetimes);
     if let Some(range) = settings.ipv4_range {
         config = config.ipv4(range);
     }
@@ -146,6 +150,7 @@ async fn serve(agent: &Arc<Agent>, queue: QueueLock, began: Instant) -> Result<(
     tokio::spawn(controllers::repeat(Arc::clone(agent), "datapath-maintenance", MAINTENANCE, |agent| {
         agent.datapath.maintain()
     }));
+    tokio::spawn(controllers::repeat(Arc::clone(agent), "conntrack", CONNTRACK, Agent::collect_connections));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "cni-delete-queue", QUEUED, |agent| {
         delete_queued(agent).map(drop)
     }));

@@ -48,6 +48,15 @@ impl Interval {
         Ok(Self { shortest, longest })
     }
 
+    /// Up to a longest one; the shortest is that of the default, or the longest itself where that is shorter.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn up_to(longest: Duration) -> Result<Self> {
+        Self::new(Self::default().shortest.min(longest), longest)
+    }
+
     /// Where to begin: nothing is known yet, and there is no hurry.
     pub(super) fn first(&self) -> Duration {
         Duration::from_secs(60).clamp(self.shortest, self.longest)
@@ -110,6 +119,9 @@ mod tests {
         assert!(Interval::new(seconds(0), seconds(7)).is_err());
         assert!(Interval::new(seconds(8), seconds(7)).is_err());
         assert!(Interval::new(seconds(8), Duration::MAX).is_err());
+        assert_eq!(Interval::up_to(seconds(5)).ok(), Interval::new(seconds(5), seconds(5)).ok());
+        assert_eq!(Interval::up_to(seconds(500)).ok(), Interval::new(seconds(10), seconds(500)).ok());
+        assert!(Interval::up_to(seconds(0)).is_err());
     }
 
     proptest! {

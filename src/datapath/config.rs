@@ -123,7 +123,7 @@ impl NodeConfig {
         self
     }
 
-    /// How long connections are known without packets.
+    /// How long connections are kept without packets. Those that are open keep the time they have until they are judged anew.
     pub fn connection_lifetimes(mut self, lifetimes: CtLifetimes) -> Self {
         self.connections = lifetimes;
         self

@@ -7,7 +7,7 @@ use super::Datapath;
 use crate::abi::{PolicyEntry, PolicyKey};
 use crate::enforcement::PolicyRows;
 use crate::maps::{CachedEntry, MapInfo, OperationCounts, SyncState};
-use crate::tables::{PolicyMap, PolicyMatch, PolicyVerdict};
+use crate::tables::{CtMap, PolicyMap, PolicyMatch, PolicyVerdict};
 use crate::{Error, ErrorKind, Result};
 
 /// The maps whose desired content is kept, beside the endpoints' policies.
@@ -134,6 +134,11 @@ impl Datapath {
         }
         if let Some(policy) = self.policy_rows(name) {
             (overview.entries, overview.cached) = (Some(policy.len()), true);
+        }
+        if name == CtMap::spec().name()
+            && let Some((entries, pressure)) = self.conntrack.occupancy()
+        {
+            (overview.entries, overview.pressure) = (Some(entries), Some(pressure));
         }
         Ok(overview)
     }

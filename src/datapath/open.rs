@@ -10,6 +10,7 @@ use log::{info, warn};
 use super::config::NodeConfig;
 use super::node::{self, Node, NodeDevice, Paths};
 use super::{Datapath, hash_keys, host, policy, sysctls};
+use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
 use crate::ipam::{Ipam, RouterAddresses};
@@ -93,6 +94,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     attach_node(&attacher, &programs, &node)?;
     let metrics = MetricsMap::open_pinned(paths.maps())?;
     let forwards = ForwardsMap::open_pinned(paths.maps())?;
+    let conntrack = Conntrack::open(&paths.maps(), programs.program("podwire_ct_collect")?.clone())?;
     Ok(Datapath {
         paths,
         node,
@@ -103,6 +105,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
         attacher,
         metrics,
         forwards,
+        conntrack,
         synced: AtomicBool::new(false),
         _locks: locks,
     })
@@ -166,6 +169,7 @@ fn load(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<ProgramSet> {
         .object(program::embedded::LXC)
         .object(program::embedded::HOST)
         .object(program::embedded::NETDEV)
+        .object(program::embedded::COLLECT)
         .constants(constants(paths, config, node)?);
     let loader =
         config.map_sizes.iter().fold(loader, |loader, (map, entries)| loader.max_entries(map.as_str(), *entries));
@@ -202,12 +206,6 @@ fn constants(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<Constant
         .set("cfg_ct_lifetime_any", u32::from(lifetimes.any))
         .set("cfg_hash_keys", hash_keys::load_or_choose(&paths.state("hash_keys.json"))?);
     Ok(constants)
-}
-
-/// How often the kernel's jiffies advance: its coarse clocks do with them.
-fn ticks_per_second() -> u32 {
-    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
-    u32::try_from(1_000_000_000 / tick.tv_nsec.max(1)).unwrap_or(1000)
 }
 
 /// Puts the node's own programs on its devices, in place of those of a predecessor.

@@ -4,7 +4,7 @@
  * fast as it can. It remembers until when each one is promised to be kept, and counts those that were not.
  */
 #include "lib/config.h"
-#include "lib/conntrack.h"
+#include "lib/conntrack_maps.h"
 
 #define CONNECTIONS 1024
 #define STEPS 64

@@ -11,7 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::out::{Labels, Out};
-use super::policy;
+use super::{connections, policy};
 use crate::monitor::LossCounters;
 
 /// Reads the datapath each time it is asked.
@@ -34,6 +34,7 @@ impl Collector for FromDatapath {
         self.maps(&mut out)?;
         self.addresses(&mut out)?;
         policy::encode(&self.datapath, &mut out)?;
+        connections::encode(&self.datapath, &mut out)?;
         let lost = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let rows = [
             (vec![("reason", "limited".to_owned())], lost(&self.losses.limited)),

@@ -2,6 +2,7 @@
 //!
 //! Names are those of Cilium's agent where it has the same metric, so that its dashboards go on working.
 
+mod connections;
 mod datapath;
 mod out;
 mod policy;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use podwire::Datapath;
 use podwire::api::Metric;
+use podwire::conntrack::Collected;
 use podwire::endpoint::Timings;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +41,7 @@ pub(crate) struct Metrics {
     regenerations: Family<Labels, Counter>,
     policy_changes: Family<Labels, Counter>,
     policy_delay: Histogram,
+    collections: Family<Labels, Histogram, fn() -> Histogram>,
 }
 
 impl Metrics {
@@ -59,8 +62,11 @@ impl Metrics {
         registry.register("podwire_policy_verdict_events", help, monitor.verdicts());
         let help = "Time from a change of the policies until every packet is judged by it, in seconds";
         registry.register("cilium_policy_implementation_delay", help, policy_delay.clone());
+        let collections = Family::new_with_constructor(durations as fn() -> Histogram);
+        let name = "cilium_datapath_conntrack_gc_duration_seconds";
+        registry.register(name, "Time of a collection of ended connections", collections.clone());
         registry.register_collector(Box::new(FromDatapath::new(datapath, monitor.losses())));
-        Self { registry, answers, stages, regenerations, policy_changes, policy_delay }
+        Self { registry, answers, stages, regenerations, policy_changes, policy_delay, collections }
     }
 
     /// A request was answered.
@@ -91,6 +97,12 @@ impl Metrics {
         if let Some(time) = time {
             self.policy_delay.observe(time.as_secs_f64());
         }
+    }
+
+    /// Ended connections were collected.
+    pub(crate) fn collected(&self, pass: &Collected) {
+        let labels = vec![("status", if pass.complete { "completed" } else { "uncompleted" }.to_owned())];
+        self.collections.get_or_create(&labels).observe(pass.time.as_secs_f64());
     }
 
     /// All metrics in the text format of Prometheus.
