@@ -47,11 +47,12 @@ fn text(output: &Output) -> String {
 
 /// A node with a server and two clients, of which the policy lets one in.
 struct World {
+    // Ends before the node is cleaned up.
+    _agent: common::agent::Agent,
     node: Node,
     pods: [TestNetns; 3],
     web: Endpoint,
     client: Endpoint,
-    _agent: common::agent::Agent,
 }
 
 impl World {
@@ -62,7 +63,7 @@ impl World {
         let web = node.create(&pods[0], "web", &["k8s:app=web", POD]);
         let client = node.create(&pods[1], "client", &["k8s:app=client", POD]);
         node.create(&pods[2], "other", &["k8s:app=other", POD]);
-        Self { node, pods, web, client, _agent: agent }
+        Self { _agent: agent, node, pods, web, client }
     }
 
     fn import(&self, document: &str) -> Output {
@@ -177,6 +178,7 @@ fn verdicts_reach_a_monitor_with_the_rule_that_decided() {
     text(&world.import(WEB));
     let listen =
         |filter| Client::builder(world.node.socket()).request_timeout(None).build().monitor(&filter).expect("a stream");
+    let mut agent_events = listen(MonitorFilter { types: vec![MonitorType::Agent], ..MonitorFilter::default() });
     let types = vec![MonitorType::PolicyVerdict];
     let mut verdicts = listen(MonitorFilter { types, to: vec![id(&world.web)], ..MonitorFilter::default() });
     assert!(world.hears(1, PORT));
@@ -184,12 +186,26 @@ fn verdicts_reach_a_monitor_with_the_rule_that_decided() {
     assert_eq!((&allowed["action"], &allowed["direction"]), (&"allow".into(), &"ingress".into()), "{allowed}");
     let name = allowed["ruleName"].as_str().expect("the rule has a name");
     assert_eq!(name, "default/web[0].ingress[0]");
+    let rules = world.node.client().policy_rules().expect("a list");
+    let rule = rules.iter().find(|rule| rule.name == name).expect("the rule is in force");
+    assert_eq!(allowed["rule"], Value::from(rule.number));
+    let root = world.node.root.path().display().to_string();
+    let map = text(&world.node.podwire(&["bpf", "policy", "get", &id(&world.web).to_string(), "--bpf-root", &root]));
+    let entry = map.lines().find(|line| line.contains("8080/UDP")).expect(&map);
+    assert!(entry.ends_with(&format!("{}        {name}", rule.number)), "{map}");
     let line = allowed["text"].as_str().expect("a line");
     assert!(line.contains(&format!("rule {name} (#{})", allowed["rule"])), "{line}");
     assert!(!world.hears(2, PORT));
     let denied = verdicts.next().expect("a verdict").expect("JSON");
     assert_eq!((&denied["action"], &denied["rule"]), (&"deny".into(), &0.into()), "{denied}");
     assert_eq!(denied["reason"], "Policy denied");
+    text(&world.node.podwire(&["policy", "delete", OF_WEB]));
+    let deleted = agent_events.next().expect("an event").expect("JSON");
+    assert_eq!(
+        (&deleted["subtype"], &deleted["message"]["revision"]),
+        (&"Policy deleted".into(), &3.into()),
+        "{deleted}"
+    );
 }
 
 #[test]
@@ -243,6 +259,7 @@ fn metrics_and_debugging_information_tell_of_policy() {
     assert!(value("cilium_identity", "type=cluster_local") >= 3.0);
     assert!(value("cilium_identity", "type=node_local") >= 1.0);
     assert!(value("cilium_bpf_map_pressure", "map_name=cilium_ipcache_v2") > 0.0);
+    assert!(value("cilium_bpf_map_pressure", "map_name=cilium_policy_v2") > 0.0);
     let info = world.node.client().debug_info().expect("everything");
     assert_eq!(info.policy.expect("the rules").revision, world.node.client().policy(&[]).expect("the rules").revision);
 }

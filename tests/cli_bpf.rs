@@ -212,6 +212,12 @@ Allow    Ingress     k8s:app=client                            8080/TCP     NONE
 Allow    Egress      ANY                                       ANY          NONE         disabled    -       -         0        0
 ";
     assert_eq!(shown, expected);
+    let rules = r#"json:[{"number":7,"name":"default/web[0].ingress[1]"},{"number":8,"name":"other[0].egress[0]"}]"#;
+    let agent = FakeAgent::new(&[("/v1/identity", identities), ("/v1/policy/rules", rules)]);
+    let shown = agent.prints(&["bpf", "--bpf-root", &bpf_root, "policy", "get", "1135"]);
+    let cookies: Vec<_> =
+        shown.lines().filter_map(|line| line.get(line.find("  24  ")? + 6..)).map(str::trim).collect();
+    assert_eq!(cookies, ["0", "7        default/web[0].ingress[1]"], "{shown}");
     let seen = agent.seen().len();
     agent.prints(&["bpf", "--bpf-root", &bpf_root, "policy", "get", "1135", "-n"]);
     assert_eq!(agent.seen().len(), seen, "numbers need no agent");

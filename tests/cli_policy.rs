@@ -127,6 +127,20 @@ fn rules_are_shown_and_removed() {
 }
 
 #[test]
+fn rules_are_shown_by_number() {
+    let rules = r#"json:[{"number":7,"name":"default/web[0].ingress[1]","labels":["k8s:a=b","k8s:c"],"description":"why"},
+        {"number":12,"name":"[0].egress[0]"}]"#;
+    let agent = FakeAgent::new(&[("/v1/policy/rules", rules)]);
+    let expected = "\
+NUMBER   RULE                        LABELS (source:key[=value])   DESCRIPTION
+7        default/web[0].ingress[1]   k8s:a=b                       why
+                                     k8s:c
+12       [0].egress[0]
+";
+    assert_eq!(agent.prints(&["policy", "rules"]), expected);
+}
+
+#[test]
 fn selectors_are_shown_with_whom_they_select() {
     let peers = r#"json:[{"selector":"cidr:203.0.113.0/24","users":1,"identities":[16777217],"labels":[
         {"source":"k8s","key":"io.cilium.k8s.policy.name","value":"web"},

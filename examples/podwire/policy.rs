@@ -7,7 +7,7 @@ use std::{fs, io};
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use podwire::Error;
-use podwire::api::{Client, Policy, PolicyLabel, SelectorIdentityMapping};
+use podwire::api::{Client, NumberedRule, Policy, PolicyLabel, SelectorIdentityMapping};
 
 use crate::policy_wait;
 use crate::report::Report;
@@ -38,6 +38,8 @@ pub(crate) enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Show the rules in force by the numbers that map entries, connections and verdicts have.
+    Rules,
     /// Show the selectors of peers in use, and whom they select.
     Selectors(Style),
     /// Show the selectors of the endpoints that rules are about, and the identities they select.
@@ -61,6 +63,7 @@ pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> 
             let left = client.delete_policy(labels).context("cannot delete rules")?;
             Ok(Report::new(revision(&left), &left)?)
         }
+        Command::Rules => rules(client),
         Command::Selectors(style) => selectors(client.policy_selectors().context("cannot get selectors")?, style),
         Command::SubjectSelectors(style) => {
             selectors(client.policy_subject_selectors().context("cannot get selectors")?, style)
@@ -96,6 +99,16 @@ fn get(client: &Client, labels: &[String]) -> anyhow::Result<Report> {
     let policy = client.policy(labels).context("cannot get the policy")?;
     let rules = policy.policy.as_deref().unwrap_or("[]");
     Ok(Report::new(format!("{rules}\n{}", revision(&policy)), &policy)?)
+}
+
+fn rules(client: &Client) -> anyhow::Result<Report> {
+    let rules = client.policy_rules().context("cannot get the rules")?;
+    let row = |rule: &NumberedRule| {
+        let description = rule.description.clone().unwrap_or_default();
+        [rule.number.to_string(), rule.name.clone(), rule.labels.join("\n"), description]
+    };
+    let headers = ["NUMBER", "RULE", "LABELS (source:key[=value])", "DESCRIPTION"];
+    Ok(Report::new(table::of(&headers, rules.iter().map(row)), &rules)?)
 }
 
 fn selectors(mut selectors: Vec<SelectorIdentityMapping>, style: &Style) -> anyhow::Result<Report> {

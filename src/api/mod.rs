@@ -41,7 +41,7 @@ pub use endpoint::{
 pub use key::EndpointKey;
 pub use monitor::{MonitorFilter, MonitorType};
 pub use nodes::{ClusterNodes, NodeElement};
-pub use policy::{Policy, PolicyLabel, SelectorIdentityMapping};
+pub use policy::{NumberedRule, Policy, PolicyLabel, SelectorIdentityMapping};
 pub use problem::Problem;
 pub use status::{
     BpfMapProperties, BpfMapStatus, ClockSource, ClusterStatus, CniChaining, ControllerConfiguration, ControllerRuns,

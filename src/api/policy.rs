@@ -45,3 +45,20 @@ pub struct PolicyLabel {
     /// Its value.
     pub value: String,
 }
+
+/// A rule in force with the number by which map entries, connections and verdicts name it; `GET /v1/policy/rules`, a path of our
+/// own, has a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NumberedRule {
+    /// The number.
+    pub number: u32,
+    /// Where it stands: `default/web[0].ingress[1]` is the second `ingress` item of the first rule of the policy `default/web`.
+    pub name: String,
+    /// The rule's labels, as `source:key=value`.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub labels: Vec<String>,
+    /// The rule's description.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}

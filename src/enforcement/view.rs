@@ -78,6 +78,15 @@ impl Enforcement {
         self.lock().repository.source(number).cloned()
     }
 
+    /// Where all rules in force come from, by their numbers.
+    pub fn sources(&self) -> Vec<(RuleNumber, RuleSource)> {
+        let state = self.lock();
+        let mut sources: Vec<_> = state.repository.sources().map(|(number, source)| (number, source.clone())).collect();
+        drop(state);
+        sources.sort_unstable_by_key(|(number, _)| *number);
+        sources
+    }
+
     /// The selectors of peers in use, with whom they select.
     pub fn selectors(&self) -> Vec<SelectorInUse> {
         let state = self.lock();

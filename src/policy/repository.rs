@@ -228,6 +228,11 @@ impl Repository {
         self.sources.get(&number)
     }
 
+    /// Where every number in force comes from, in no order.
+    pub fn sources(&self) -> impl Iterator<Item = (RuleNumber, &RuleSource)> {
+        self.sources.iter().map(|(number, source)| (*number, source))
+    }
+
     /// How often it changed, plus 1.
     pub fn revision(&self) -> u64 {
         self.revision

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use podwire::Datapath;
 use podwire::ipam::Family as AddressFamily;
-use podwire::tables::Reason;
+use podwire::tables::{PolicyMap, Reason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -96,14 +96,19 @@ impl FromDatapath {
     }
 
     fn maps(&self, out: &mut Out<'_>) -> fmt::Result {
-        let maps = self.datapath.maps().unwrap_or_else(|error| {
+        let mut maps = self.datapath.maps().unwrap_or_else(|error| {
             log::warn!("maps can't be read: {error}");
             Vec::new()
         });
+        // There are as many as endpoints, and each is as large as its content.
+        maps.retain(|map| !map.name.starts_with(PolicyMap::NAME_PREFIX));
         let named = |name: &str| vec![("map_name", name.to_owned())];
         let capacity = maps.iter().map(|map| (named(&map.name), f64::from(map.max_entries)));
         out.gauges("cilium_bpf_map_capacity", "Entries that a map can hold", capacity)?;
+        let policy = self.datapath.policy().realized_all().iter().map(|policy| policy.entries).max();
+        let policy = policy.unwrap_or_default() as f64 / f64::from(PolicyMap::MAX_ENTRIES);
         let pressure = maps.iter().filter_map(|map| Some((named(&map.name), map.pressure?)));
+        let pressure = pressure.chain([(named("cilium_policy_v2"), policy)]);
         out.gauges("cilium_bpf_map_pressure", "How full a map is, from 0 to 1", pressure)?;
         let errors = maps.iter().filter(|map| map.cached).map(|map| (named(&map.name), map.errors as f64));
         out.gauges("podwire_bpf_map_errors", "Entries that are not as they should be", errors)?;

@@ -45,6 +45,7 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/identity/endpoints", get(identity::endpoints))
         .route("/identity/{id}", get(identity::get))
         .route("/policy", policy.layer(DefaultBodyLimit::max(policy::LONGEST_DOCUMENT)))
+        .route("/policy/rules", get(policy::rules))
         .route("/policy/selectors", get(policy::selectors))
         .route("/policy/subject-selectors", get(policy::subject_selectors))
         .route("/ip", get(ip::list))

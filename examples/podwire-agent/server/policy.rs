@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use podwire::api::{Policy, SelectorIdentityMapping};
+use podwire::api::{NumberedRule, Policy, SelectorIdentityMapping};
 use podwire::policy;
 use podwire::{Label, Labels};
 
@@ -52,6 +52,11 @@ pub(super) async fn delete(State(agent): Node, Sent(wanted): Sent<Vec<String>>) 
         shown(&agent, &Labels::new())
     })
     .await
+}
+
+/// A path of our own.
+pub(super) async fn rules(State(agent): Node) -> Reply<Json<Vec<NumberedRule>>> {
+    blocking(move || Ok(Json(NumberedRule::all(agent.datapath.policy())))).await
 }
 
 pub(super) async fn selectors(State(agent): Node) -> Reply<Json<Vec<SelectorIdentityMapping>>> {

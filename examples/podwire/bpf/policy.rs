@@ -115,14 +115,15 @@ impl Row {
         Ok(rows)
     }
 
-    fn columns(&self, names: &Names) -> [String; 10] {
+    fn columns(&self, names: &Names) -> Vec<String> {
         let (policy, proxy) = match self.verdict.action {
             PolicyAction::Allow => ("Allow", "NONE".to_owned()),
             PolicyAction::Redirect(port) => ("Allow", port.to_string()),
             PolicyAction::Deny => ("Deny", "NONE".to_owned()),
         };
+        let rule = names.rules.get(&self.verdict.cookie).cloned();
         let counted = |of: fn(PolicyCount) -> u64| self.count.map_or("-".to_owned(), |count| of(count).to_string());
-        [
+        let columns = [
             policy.to_owned(),
             self.matched.direction.to_string(),
             names.text(self.matched.identity),
@@ -133,7 +134,8 @@ impl Row {
             counted(|count| count.packets),
             self.matched.l4.bits().to_string(),
             self.verdict.cookie.to_string(),
-        ]
+        ];
+        columns.into_iter().chain(names.tell_rules().then(|| rule.unwrap_or_default())).collect()
     }
 
     /// The fields as they stand in the map, ports in network order, by the names of Cilium's tool. It writes the largest number
@@ -160,7 +162,7 @@ impl Row {
 }
 
 fn text(rows: &[Row], names: &Names) -> String {
-    let who = if names.0.is_some() { "LABELS (source:key[=value])" } else { "IDENTITY" };
+    let who = if names.labels.is_some() { "LABELS (source:key[=value])" } else { "IDENTITY" };
     let headers =
         ["POLICY", "DIRECTION", who, "PORT/PROTO", "PROXY PORT", "AUTH TYPE", "BYTES", "PACKETS", "PREFIX", "COOKIE"];
     table::of(&headers, rows.iter().map(|row| row.columns(names)))
@@ -176,21 +178,33 @@ fn authentication(kind: u8) -> String {
     }
 }
 
-/// The labels of identities, where an agent told them.
-struct Names(Option<HashMap<SecurityId, Vec<String>>>);
+/// What an agent told of numbers.
+#[derive(Default)]
+struct Names {
+    /// The labels of identities; `None` without an agent.
+    labels: Option<HashMap<SecurityId, Vec<String>>>,
+    /// The names of rules.
+    rules: HashMap<u32, String>,
+}
 
 impl Names {
     fn of(agent: &Client, style: &Style) -> Self {
-        if style.numeric {
-            return Self(None);
-        }
         // Without an agent the numbers do.
-        let known = agent.identities().ok();
-        Self(known.map(|known| known.into_iter().map(|identity| (identity.id, identity.labels)).collect()))
+        let Some(identities) = (!style.numeric).then(|| agent.identities().ok()).flatten() else {
+            return Self::default();
+        };
+        let labels = identities.into_iter().map(|identity| (identity.id, identity.labels)).collect();
+        // Another's agent does not know the path.
+        let rules = agent.policy_rules().unwrap_or_default();
+        Self { labels: Some(labels), rules: rules.into_iter().map(|rule| (rule.number, rule.name)).collect() }
+    }
+
+    fn tell_rules(&self) -> bool {
+        !self.rules.is_empty()
     }
 
     fn text(&self, identity: SecurityId) -> String {
-        match &self.0 {
+        match &self.labels {
             Some(_) if identity == SecurityId::UNKNOWN => "ANY".to_owned(),
             Some(known) => known.get(&identity).map_or_else(|| identity.to_string(), |labels| labels.join("\n")),
             None => identity.to_string(),

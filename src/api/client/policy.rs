@@ -4,7 +4,7 @@ use ureq::http::Method;
 
 use super::Client;
 use crate::Result;
-use crate::api::{Policy, SelectorIdentityMapping};
+use crate::api::{NumberedRule, Policy, SelectorIdentityMapping};
 
 const POLICY: &str = "/v1/policy";
 
@@ -36,6 +36,11 @@ impl Client {
     /// `NotFound` if no rule has the labels.
     pub fn delete_policy(&self, labels: &[String]) -> Result<Policy> {
         self.submit(Method::DELETE, POLICY, &labels)
+    }
+
+    /// The rules in force by number. A path of our own.
+    pub fn policy_rules(&self) -> Result<Vec<NumberedRule>> {
+        self.fetch(Method::GET, "/v1/policy/rules")
     }
 
     /// The selectors of peers in use.

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::api::{
-    Endpoint, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus, L4Policy, Policy, PolicyLabel, PolicyRule,
-    SelectorIdentityMapping,
+    Endpoint, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus, L4Policy, NumberedRule, Policy, PolicyLabel,
+    PolicyRule, SelectorIdentityMapping,
 };
 use crate::endpoint;
 use crate::enforcement::{Enforcement, PolicyRows, RealizedPolicy, SelectorInUse};
-use crate::policy::RuleNumber;
+use crate::policy::{RuleNumber, RuleSource};
 use crate::tables::{PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict};
 use crate::{Datapath, Label, Labels, Result, SecurityId};
 
@@ -26,6 +26,19 @@ impl Policy {
             return Ok(None);
         }
         Ok(Some(Self { policy: Some(format!("{:#}", Value::from(rules))), revision: enforcement.revision() }))
+    }
+}
+
+impl NumberedRule {
+    /// The rules in force, by number.
+    pub fn all(enforcement: &Enforcement) -> Vec<Self> {
+        let numbered = |(number, source): (RuleNumber, RuleSource)| Self {
+            number: number.get(),
+            name: source.to_string(),
+            labels: source.labels.iter().map(ToString::to_string).collect(),
+            description: Some(source.description).filter(|text| !text.is_empty()),
+        };
+        enforcement.sources().into_iter().map(numbered).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use crate::api::{
     BpfMap, BpfMapEntry, BpfMapList, BpfMapProperties, BpfMapStatus, ClockSource, ClusterStatus, CniChaining,
     IdentityRange, IpamStatus, MapAction, Routing, Status, StatusResponse, StatusState,
 };
+use crate::tables::PolicyMap;
 use crate::{Datapath, ErrorKind, Health, MapRow, Result, SecurityId};
 
 impl StatusResponse {
@@ -73,7 +74,9 @@ fn faults(status: &crate::Status) -> Vec<String> {
 }
 
 fn map_sizes(datapath: &Datapath) -> BpfMapStatus {
-    let maps = datapath.maps().unwrap_or_default();
+    let mut maps = datapath.maps().unwrap_or_default();
+    // Policies of endpoints are as large as their content.
+    maps.retain(|map| !map.name.starts_with(PolicyMap::NAME_PREFIX));
     let maps = maps.into_iter().map(|map| BpfMapProperties { name: map.name, size: map.max_entries });
     BpfMapStatus { dynamic_size_ratio: 0.0, maps: maps.collect() }
 }
