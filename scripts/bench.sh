@@ -55,9 +55,9 @@ for bench in "${benches[@]}"; do
   run "$bench" -- "${effort[@]}"
 done
 
-# Not figures: criterion's tables of map operations, addresses by the hundred thousand, and compiled policies.
+# Not figures: criterion's tables of map operations, addresses by the hundred thousand, compiled policies, collected connections.
 if [ ${#effort[@]} = 0 ]; then
-  for bench in maps ipam policy; do
+  for bench in maps ipam policy collect; do
     step "$bench"
     cargo bench --quiet --all-features --bench "$bench" || failed+=("$bench")
   done

@@ -1,0 +1,186 @@
+//! Collecting ended connections out of half a million: how long it takes, how much CPU, and what other users of the map notice.
+//! Run as root: `cargo bench --bench collect [-- --quick]`.
+//!
+//! A second thread looks up, inserts and deletes connections of its own all the while, first alone, then during collections. What an
+//! operation took by the clock includes whatever else took the CPU from it; its CPU time does not, but does include waiting for a lock.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytemuck::Zeroable;
+use podwire::abi::{CtEntry, CtKey};
+use podwire::conntrack::{Collected, Conntrack, ticks_per_second};
+use podwire::maps::{LruHashMap, Update};
+use podwire::program::{Constants, Loader, embedded};
+use support::Effort;
+use support::figures::{median, milliseconds, print_head, print_row};
+
+/// Entries written at a time.
+const BATCH: u32 = 4096;
+/// Connections of the other thread.
+const OWN: u32 = 1024;
+
+type Map = LruHashMap<CtKey, CtEntry>;
+
+/// Pins that go with the bench.
+struct Root(PathBuf);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+fn main() {
+    let effort = Effort::asked();
+    let entries = effort.choose(5000, 500_000, 500_000) as u32;
+    let rounds = effort.choose(1, 3, 10);
+    let root = Root(PathBuf::from(format!("/sys/fs/bpf/podwire_bench_{}", std::process::id())));
+    fs::create_dir(&root.0).expect("root, and a bpffs at /sys/fs/bpf");
+    let conntrack = open(&root, (entries + OWN).next_power_of_two());
+    let map = conntrack.connections().map();
+
+    let alone = Latencies::of(map, || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(effort.choose(20, 1000, 3000) as u64) {
+            thread::yield_now();
+        }
+    });
+    let mut passes = Vec::new();
+    let mut during = Latencies::default();
+    for _ in 0..rounds {
+        fill(&conntrack, entries);
+        during.merge(Latencies::of(map, || passes.push(conntrack.collect(|| false).expect("collectable"))));
+        let pass = passes[passes.len() - 1];
+        assert!(pass.removed as u32 == entries / 2 && pass.looked_at as u32 >= entries, "{pass:?}");
+    }
+    report(entries, &passes);
+    print_head("another thread's map operation, ms");
+    alone.print("without collecting");
+    during.print("while collecting");
+}
+
+fn open(root: &Root, max_entries: u32) -> Conntrack {
+    let mut constants = Constants::new();
+    constants.set("cfg_ticks_per_second", ticks_per_second());
+    let (maps, programs) = (root.0.join("maps"), root.0.join("programs"));
+    let loader = Loader::new(&maps).object(embedded::COLLECT).constants(constants);
+    loader.max_entries("podwire_ct", max_entries).load_or_adopt(&programs).expect("the program loads");
+    Conntrack::open_pinned(&maps, &programs).expect("pinned")
+}
+
+fn key(number: u32) -> CtKey {
+    let mut key = CtKey { proto: 17, family: 1, ..CtKey::zeroed() };
+    key.lo_addr[..4].copy_from_slice(&number.to_be_bytes());
+    key.hi_addr[0] = 255;
+    key
+}
+
+fn entry(expires: u64) -> CtEntry {
+    let mut entry = CtEntry::zeroed();
+    (entry.dir[0].expires, entry.dir[1].expires) = (expires, expires);
+    entry
+}
+
+/// Half of the connections have ended.
+fn fill(conntrack: &Conntrack, entries: u32) {
+    let now = conntrack.clock().now().expect("callable").jiffies;
+    let second = u64::from(ticks_per_second());
+    let (live, dead) = (entry(now + 3600 * second), entry(now - 10 * second));
+    for first in (0..entries).step_by(BATCH as usize) {
+        let numbers = first..entries.min(first + BATCH);
+        let keys: Vec<_> = numbers.clone().map(key).collect();
+        let values: Vec<_> = numbers.map(|number| if number % 2 == 0 { dead } else { live }).collect();
+        conntrack.connections().map().insert_batch(&keys, &values, Update::Any).expect("room");
+    }
+}
+
+/// How long each operation took, in milliseconds.
+#[derive(Default)]
+struct Latencies {
+    lookups: Times,
+    inserts: Times,
+    deletions: Times,
+}
+
+/// By the clock, and of the CPU.
+#[derive(Default)]
+struct Times {
+    clock: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+impl Latencies {
+    /// Those of another thread while `work` goes on here.
+    fn of(map: &Map, work: impl FnOnce()) -> Self {
+        let (stop, live) = (AtomicBool::new(false), entry(u64::MAX));
+        thread::scope(|scope| {
+            let user = scope.spawn(|| {
+                let mut latencies = Self::default();
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let key = key(u32::MAX - number);
+                    number = (number + 1) % OWN;
+                    timed(&mut latencies.inserts, || map.insert(&key, &live, Update::Any).expect("room"));
+                    timed(&mut latencies.lookups, || assert!(map.lookup(&key).expect("readable").is_some()));
+                    timed(&mut latencies.deletions, || assert!(map.delete(&key).expect("deletable")));
+                }
+                latencies
+            });
+            work();
+            stop.store(true, Ordering::Relaxed);
+            user.join().expect("no panic")
+        })
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (own, other) in [
+            (&mut self.lookups, other.lookups),
+            (&mut self.inserts, other.inserts),
+            (&mut self.deletions, other.deletions),
+        ] {
+            own.clock.extend(other.clock);
+            own.cpu.extend(other.cpu);
+        }
+    }
+
+    fn print(&self, when: &str) {
+        for (name, times) in [("lookup", &self.lookups), ("insert", &self.inserts), ("delete", &self.deletions)] {
+            if !times.clock.is_empty() {
+                print_row(&format!("{name} {when}"), &times.clock);
+                print_row(&format!("{name} {when}, CPU"), &times.cpu);
+            }
+        }
+    }
+}
+
+fn timed(into: &mut Times, operation: impl FnOnce()) {
+    let (began, cpu) = (Instant::now(), cpu_time());
+    operation();
+    into.cpu.push(milliseconds(cpu_time().saturating_sub(cpu)));
+    into.clock.push(milliseconds(began.elapsed()));
+}
+
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+fn report(entries: u32, passes: &[Collected]) {
+    let of = |value: fn(&Collected) -> Duration| -> Vec<f64> {
+        passes.iter().map(|pass| milliseconds(value(pass))).collect()
+    };
+    print_head(&format!("collecting {entries} entries, half of them dead, ms"));
+    print_row("time", &of(|pass| pass.time));
+    print_row("CPU", &of(|pass| pass.cpu));
+    let nanoseconds = median(&of(|pass| pass.cpu)) * 1e6 / f64::from(entries);
+    println!("{nanoseconds:.0} ns of CPU an entry");
+}
