@@ -278,7 +278,7 @@ fn defaults_follow_mode_and_rules() {
     let other = || vec![FlatRule { subject: selector("k8s:app=client"), ..allow(1, Ingress, Peers::Any, &[]) }];
     /// Mode, whether the host is let in, rules; enforced at ingress and egress, entries.
     type Case<'a> = (EnforcementMode, bool, Vec<FlatRule>, (bool, bool), &'a [&'a str]);
-    let table: [Case<'_>; 11] = [
+    let table: [Case<'_>; 12] = [
         (Default, true, none(), (false, false), &["Allow Ingress: 0 ANY #0", "Allow Egress: 0 ANY #0"]),
         (Default, true, other(), (false, false), &["Allow Ingress: 0 ANY #0", "Allow Egress: 0 ANY #0"]),
         (Default, false, nobody(), (true, false), &["Allow Egress: 0 ANY #0"]),
@@ -314,6 +314,17 @@ fn defaults_follow_mode_and_rules() {
             &["Allow Ingress: 1 ANY #0", "Deny Ingress: 1 22/TCP #1"],
         ),
         (Always, true, vec![deny(1, Ingress, Peers::Any, &[])], (true, true), &["Deny Ingress: 0 ANY #1"]),
+        // a rule that says what holds anyway is named
+        (
+            Default,
+            true,
+            vec![
+                allow(1, Ingress, Peers::Some(vec![Peer::Entity(Entity::Host)]), &[]),
+                permissive(allow(2, Egress, Peers::Any, &[])),
+            ],
+            (true, false),
+            &["Allow Ingress: 1 ANY #1", "Allow Egress: 0 ANY #2"],
+        ),
     ];
     for (mode, allow_localhost, rules, enforced, expected) in table {
         let policy = compile(&rules, &PolicyOptions { mode, allow_localhost, ..options() }).expect("few");
