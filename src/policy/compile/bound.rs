@@ -19,11 +19,26 @@ pub(in crate::policy) struct BoundRule {
     pub peers: Option<Vec<SelectorId>>,
     /// Those selected whether or not `peers` are everyone, so that each can be shown and given back.
     acquired: Vec<SelectorId>,
-    l4: Vec<PolicyL4>,
+    /// What it is about on every endpoint.
+    pub l4: Vec<PolicyL4>,
     named: Vec<(Protocol, String)>,
 }
 
 impl BoundRule {
+    /// What holds by default, without a rule: all traffic of `peers` is allowed.
+    pub fn by_default(direction: PolicyDirection, peers: Option<Vec<SelectorId>>) -> Self {
+        Self {
+            rule: RuleNumber::NONE,
+            direction,
+            deny: false,
+            default_deny: false,
+            peers,
+            acquired: Vec::new(),
+            l4: vec![PolicyL4::Any],
+            named: Vec::new(),
+        }
+    }
+
     /// Binds a rule to selectors of this cache.
     pub fn bind(rule: &FlatRule, selectors: &mut SelectorCache) -> Self {
         let listed: &[Peer] = match &rule.peers {
@@ -57,12 +72,12 @@ impl BoundRule {
         }
     }
 
-    /// What it is about on an endpoint with these named ports; what has no name there goes to `unresolved`.
+    /// What it is about by names, on an endpoint with these; what has no name there goes to `unresolved`.
     ///
     /// At egress a name would be the destination's, which one entry for all endpoints of an identity can't know: there it
     /// stays unresolved.
-    pub fn l4(&self, named: &NamedPorts, unresolved: &mut Vec<(RuleNumber, String)>) -> Vec<PolicyL4> {
-        let mut l4 = self.l4.clone();
+    pub fn l4_by_name(&self, named: &NamedPorts, unresolved: &mut Vec<(RuleNumber, String)>) -> Vec<PolicyL4> {
+        let mut l4 = Vec::new();
         for (protocol, name) in &self.named {
             let before = l4.len();
             if self.direction == PolicyDirection::Ingress {

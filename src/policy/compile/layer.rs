@@ -50,10 +50,13 @@ pub(super) struct Cover {
 
 /// The statements about one peer that can decide, sorted. In it a permission contains denials at most, a denial nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Layer {
-    statements: Vec<Statement>,
-    /// For each statement the one that contains it.
-    parents: Vec<Option<u32>>,
+pub(super) struct Layer(Vec<Kept>);
+
+/// A statement with the place of the one that contains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kept {
+    statement: Statement,
+    parent: Option<u32>,
 }
 
 impl Layer {
@@ -65,7 +68,7 @@ impl Layer {
     /// The same; `covered` learns of each statement left out and what decides instead.
     pub fn build(mut statements: Vec<Statement>, any: &Self, mut covered: impl FnMut(Statement, Cover)) -> Self {
         statements.sort_unstable_by(Statement::order);
-        let mut layer = Self::default();
+        let mut kept = Vec::with_capacity(statements.len());
         let (mut allow, mut deny): (Option<(u32, Statement)>, Option<Statement>) = (None, None);
         for statement in statements {
             allow = allow.filter(|(_, allow)| allow.l4.contains(statement.l4));
@@ -80,36 +83,40 @@ impl Layer {
                 continue;
             }
             // as many statements as fit into memory have numbers
-            let index = u32::try_from(layer.statements.len()).unwrap_or(u32::MAX);
-            layer.parents.push(allow.map(|(index, _)| index));
-            layer.statements.push(statement);
+            let index = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+            kept.push(Kept { statement, parent: allow.map(|(index, _)| index) });
             match statement.deny {
                 true => deny = Some(statement),
                 false => allow = Some((index, statement)),
             }
         }
-        layer
+        Self(kept)
     }
 
     /// The statements in order.
-    pub fn statements(&self) -> &[Statement] {
-        &self.statements
+    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.0.iter().map(|kept| &kept.statement)
+    }
+
+    /// The statement about just this.
+    pub fn get(&self, l4: PolicyL4) -> Option<&Statement> {
+        let found = self.0.binary_search_by(|kept| kept.statement.l4.cmp(&l4)).ok()?;
+        self.0.get(found).map(|kept| &kept.statement)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.statements.len()
+        self.0.len()
     }
 
     /// The permission and the denial that contain this prefix.
     fn containing(&self, l4: PolicyL4) -> Containing {
         let mut containing = Containing::default();
         // What contains it stands before it, and so does the last one before it: within each of those that contain both.
-        let Some(last) = self.statements.partition_point(|statement| statement.l4 <= l4).checked_sub(1) else {
-            return containing;
-        };
-        let parent = self.parents.get(last).copied().flatten().and_then(|parent| usize::try_from(parent).ok());
-        for statement in [Some(last), parent].into_iter().flatten().filter_map(|at| self.statements.get(at)) {
+        let before = self.0.partition_point(|kept| kept.statement.l4 <= l4);
+        let Some(last) = before.checked_sub(1).and_then(|last| self.0.get(last)) else { return containing };
+        let parent = last.parent.and_then(|parent| self.0.get(usize::try_from(parent).ok()?));
+        for Kept { statement, .. } in [Some(last), parent].into_iter().flatten() {
             if statement.l4.contains(l4) {
                 let place = if statement.deny { &mut containing.deny } else { &mut containing.allow };
                 *place = Some(*statement);

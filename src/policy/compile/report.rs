@@ -45,7 +45,7 @@ impl Side {
             let Statement { l4, deny, rule } = cover.by;
             origins.push(origin(statement, Some(Shadow { matched: self.matched(of, l4), deny, rule })));
         });
-        origins.extend(kept.statements().iter().map(|statement| origin(*statement, None)));
+        origins.extend(kept.statements().map(|statement| origin(*statement, None)));
         origins.sort_by_key(|origin| (origin.matched, origin.shadowed_by.is_some(), !origin.deny, origin.rule));
         origins
     }

@@ -1,6 +1,8 @@
 //! One direction of one endpoint's policy.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::super::flat::RuleNumber;
@@ -35,16 +37,23 @@ type RuleIndex = u32;
 /// What one rule says here.
 #[derive(Clone, Debug)]
 pub(super) struct SideRule {
-    pub rule: RuleNumber,
-    deny: bool,
-    l4: Vec<PolicyL4>,
-    /// Whose traffic it is about; `None` for everyone's.
-    pub selectors: Option<Vec<SelectorId>>,
+    bound: Arc<BoundRule>,
+    by_name: Vec<PolicyL4>,
 }
 
 impl SideRule {
+    pub fn rule(&self) -> RuleNumber {
+        self.bound.rule
+    }
+
+    /// Whose traffic it is about; `None` for everyone's.
+    pub fn selectors(&self) -> Option<&[SelectorId]> {
+        self.bound.peers.as_deref()
+    }
+
     fn statements(&self) -> impl Iterator<Item = Statement> {
-        self.l4.iter().map(|l4| Statement { l4: *l4, deny: self.deny, rule: self.rule })
+        let (deny, rule) = (self.bound.deny, self.bound.rule);
+        self.bound.l4.iter().chain(&self.by_name).map(move |l4| Statement { l4: *l4, deny, rule })
     }
 }
 
@@ -54,38 +63,62 @@ pub(super) struct SideRules {
     direction: PolicyDirection,
     enforced: bool,
     pub rules: Vec<SideRule>,
-    by_selector: HashMap<SelectorId, Vec<RuleIndex>>,
+    /// In order.
+    by_selector: Vec<(SelectorId, RuleIndex)>,
     /// The rule by which the host is let in.
     host: Option<RuleIndex>,
-    /// What everyone's rules say, before and after what can't decide is left out.
-    any_statements: Vec<Statement>,
     any: Layer,
     unresolved: Vec<(RuleNumber, String)>,
 }
 
-/// A peer's entries, with the rules that select it.
-#[derive(Clone, Debug)]
-struct PeerLayer {
-    rules: Arc<[RuleIndex]>,
-    layer: Arc<Layer>,
+/// The entries of the peers that some rules select.
+#[derive(Debug)]
+struct Profile {
+    /// In order.
+    rules: Box<[RuleIndex]>,
+    layer: Layer,
 }
+
+/// A profile, found by its rules.
+#[derive(Clone, Debug)]
+struct ByRules(Arc<Profile>);
+
+impl Borrow<[RuleIndex]> for ByRules {
+    fn borrow(&self) -> &[RuleIndex] {
+        &self.0.rules
+    }
+}
+
+impl Hash for ByRules {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.rules.hash(state);
+    }
+}
+
+impl PartialEq for ByRules {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.rules == other.0.rules
+    }
+}
+
+impl Eq for ByRules {}
 
 /// One direction of one endpoint's policy.
 #[derive(Clone, Debug)]
 pub(super) struct Side {
     rules: Arc<SideRules>,
     /// The peers about whom there is an entry of their own.
-    peers: BTreeMap<SecurityId, PeerLayer>,
-    /// The layers in use, by the rules they come from.
-    layers: HashMap<Arc<[RuleIndex]>, Arc<Layer>>,
+    peers: BTreeMap<SecurityId, Arc<Profile>>,
+    /// Those in use.
+    profiles: HashSet<ByRules>,
     len: usize,
 }
 
-/// New layers for some peers, not yet in force; `None` where no entry is left.
+/// New profiles of some peers, not yet in force; `None` where no entry is left.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    peers: Vec<(SecurityId, Option<PeerLayer>)>,
-    /// How many entries the new layers have.
+    peers: Vec<(SecurityId, Option<Arc<Profile>>)>,
+    /// How many entries the new ones have.
     pub grows: usize,
     /// How many those have that they replace.
     pub shrinks: usize,
@@ -101,34 +134,34 @@ impl SideRules {
             EnforcementMode::Never => false,
         };
         let mut unresolved = Vec::new();
-        let mut rules: Vec<_> = bound()
-            .map(|rule| SideRule {
-                rule: rule.rule,
-                deny: rule.deny,
-                l4: rule.l4(named, &mut unresolved),
-                selectors: rule.peers.clone(),
-            })
-            .collect();
-        let by_default =
-            |selectors| SideRule { rule: RuleNumber::NONE, deny: false, l4: vec![PolicyL4::Any], selectors };
+        let side_rule = |bound: &Arc<BoundRule>| {
+            let by_name = bound.l4_by_name(named, &mut unresolved);
+            SideRule { bound: bound.clone(), by_name }
+        };
+        let mut rules: Vec<_> = bound().map(side_rule).collect();
+        let mut by_default = |selectors| {
+            rules.push(SideRule { bound: BoundRule::by_default(direction, selectors).into(), by_name: Vec::new() });
+            RuleIndex::try_from(rules.len() - 1).ok()
+        };
         if !enforced {
-            rules.push(by_default(None));
+            by_default(None);
         }
-        let mut host = None;
-        if enforced && options.allow_localhost && direction == PolicyDirection::Ingress {
-            host = RuleIndex::try_from(rules.len()).ok();
-            rules.push(by_default(Some(Vec::new())));
-        }
-        let mut by_selector: HashMap<SelectorId, Vec<RuleIndex>> = HashMap::new();
+        let lets_host_in = enforced && options.allow_localhost && direction == PolicyDirection::Ingress;
+        let host = lets_host_in.then(|| by_default(Some(Vec::new()))).flatten();
+        let mut by_selector = Vec::new();
         for (index, rule) in (0..).zip(&rules) {
-            for selector in rule.selectors.iter().flatten() {
-                by_selector.entry(*selector).or_default().push(index);
-            }
+            by_selector.extend(rule.selectors().unwrap_or_default().iter().map(|selector| (*selector, index)));
         }
-        let about_everyone = rules.iter().filter(|rule| rule.selectors.is_none());
-        let any_statements: Vec<_> = about_everyone.flat_map(SideRule::statements).collect();
-        let any = Layer::of(any_statements.clone(), &Layer::default());
-        Self { direction, enforced, rules, by_selector, host, any_statements, any, unresolved }
+        by_selector.sort_unstable();
+        let any = Layer::of(about_everyone(&rules), &Layer::default());
+        Self { direction, enforced, rules, by_selector, host, any, unresolved }
+    }
+
+    /// The rules that use a selector.
+    fn using(&self, selector: SelectorId) -> &[(SelectorId, RuleIndex)] {
+        let from = self.by_selector.partition_point(|(used, _)| *used < selector);
+        let rest = self.by_selector.get(from..).unwrap_or_default();
+        rest.get(..rest.partition_point(|(used, _)| *used == selector)).unwrap_or_default()
     }
 
     /// The rules about a peer, in order and without those about everyone.
@@ -136,8 +169,8 @@ impl SideRules {
         if peer == SecurityId::UNKNOWN {
             return Vec::new();
         }
-        let selecting = selectors.selectors_of(peer).iter().filter_map(|selector| self.by_selector.get(selector));
-        let mut rules: Vec<_> = selecting.flatten().copied().collect();
+        let using = selectors.selectors_of(peer).iter().flat_map(|selector| self.using(*selector));
+        let mut rules: Vec<_> = using.map(|(_, rule)| *rule).collect();
         rules.extend(self.host.filter(|_| peer == SecurityId::HOST));
         rules.sort_unstable();
         rules.dedup();
@@ -152,14 +185,18 @@ impl SideRules {
     /// Every peer with each rule about it, sorted.
     fn pairs(&self, selectors: &SelectorCache) -> Vec<(SecurityId, RuleIndex)> {
         let mut pairs: Vec<_> = self.host.map(|rule| (SecurityId::HOST, rule)).into_iter().collect();
-        for (selector, rules) in &self.by_selector {
+        for (selector, rule) in &self.by_selector {
             let known = selectors.selected(*selector).filter(|peer| *peer != SecurityId::UNKNOWN);
-            pairs.extend(known.flat_map(|peer| rules.iter().map(move |rule| (peer, *rule))));
+            pairs.extend(known.map(|peer| (peer, *rule)));
         }
         pairs.sort_unstable();
         pairs.dedup();
         pairs
     }
+}
+
+fn about_everyone(rules: &[SideRule]) -> Vec<Statement> {
+    rules.iter().filter(|rule| rule.selectors().is_none()).flat_map(SideRule::statements).collect()
 }
 
 impl Side {
@@ -180,62 +217,62 @@ impl Side {
 
     fn with_peers(rules: Arc<SideRules>, selectors: &SelectorCache) -> Self {
         let len = rules.any.len();
-        let mut side = Self { rules, peers: BTreeMap::new(), layers: HashMap::new(), len };
+        let mut side = Self { rules, peers: BTreeMap::new(), profiles: HashSet::new(), len };
         let pairs = side.rules.pairs(selectors);
-        let mut about = Vec::new();
+        let (mut peers, mut about) = (Vec::new(), Vec::new());
         for pairs in pairs.chunk_by(|(one, _), (other, _)| one == other) {
             about.clear();
             about.extend(pairs.iter().map(|(_, rule)| *rule));
-            let peer = pairs.first().map(|(peer, _)| *peer);
-            let layer = side.layer(&about);
-            if let Some(peer) = peer.filter(|_| layer.layer.len() > 0) {
-                side.len += layer.layer.len();
-                side.peers.insert(peer, layer);
+            let profile = side.profile(&about);
+            if profile.layer.len() > 0 {
+                side.len += profile.layer.len();
+                peers.extend(pairs.first().map(|(peer, _)| (*peer, profile)));
             }
         }
-        side.layers.retain(|_, layer| layer.len() > 0);
+        side.peers = peers.into_iter().collect();
+        side.profiles.retain(|profile| profile.0.layer.len() > 0);
         side
     }
 
     /// What rules make of a peer; worked out once for all peers whom they select.
-    fn layer(&mut self, rules: &[RuleIndex]) -> PeerLayer {
-        if let Some((rules, layer)) = self.layers.get_key_value(rules) {
-            return PeerLayer { rules: rules.clone(), layer: layer.clone() };
+    fn profile(&mut self, rules: &[RuleIndex]) -> Arc<Profile> {
+        if let Some(ByRules(profile)) = self.profiles.get(rules) {
+            return profile.clone();
         }
-        let layer = Arc::new(Layer::of(self.rules.statements(rules), &self.rules.any));
-        let rules: Arc<[RuleIndex]> = rules.into();
-        self.layers.insert(rules.clone(), layer.clone());
-        PeerLayer { rules, layer }
+        let layer = Layer::of(self.rules.statements(rules), &self.rules.any);
+        let profile = Arc::new(Profile { rules: rules.into(), layer });
+        self.profiles.insert(ByRules(profile.clone()));
+        profile
     }
 
-    fn layer_unless_empty(&mut self, rules: &[RuleIndex]) -> Option<PeerLayer> {
+    fn profile_unless_empty(&mut self, rules: &[RuleIndex]) -> Option<Arc<Profile>> {
         if rules.is_empty() {
             return None;
         }
-        let layer = self.layer(rules);
-        if layer.layer.len() == 0 {
-            self.forget_unused(&layer);
+        let profile = self.profile(rules);
+        if profile.layer.len() == 0 {
+            self.forget_unused(&profile);
             return None;
         }
-        Some(layer)
+        Some(profile)
     }
 
-    /// Drops a layer that nobody else holds but `self.layers`.
-    fn forget_unused(&mut self, layer: &PeerLayer) {
-        if Arc::strong_count(&layer.layer) <= 2 {
-            self.layers.remove(&layer.rules);
+    /// Drops a profile that only the caller and `self.profiles` hold.
+    fn forget_unused(&mut self, profile: &Arc<Profile>) {
+        if Arc::strong_count(profile) <= 2 {
+            self.profiles.remove(&*profile.rules);
         }
     }
 
     /// Works out what a change of the selectors means, without putting it into force.
     pub fn prepare(&mut self, selectors: &SelectorCache, changes: &SelectorChanges) -> Prepared {
-        let ours = changes.iter().filter(|(selector, _)| self.rules.by_selector.contains_key(selector));
+        let ours = changes.iter().filter(|(selector, _)| !self.rules.using(*selector).is_empty());
         let concerned: BTreeSet<_> =
             ours.flat_map(|(_, change)| change.added.iter().chain(&change.removed)).copied().collect();
         let mut prepared = Prepared::default();
         for peer in concerned {
             let about = self.rules.about(peer, selectors);
-            let new = self.layer_unless_empty(&about);
+            let new = self.profile_unless_empty(&about);
             let old = self.peers.get(&peer);
             if new.as_ref().map(|new| &new.rules) == old.map(|old| &old.rules) {
                 continue;
@@ -255,8 +292,7 @@ impl Side {
                 Some(new) => self.peers.insert(peer, new.clone()),
                 None => self.peers.remove(&peer),
             };
-            let layer = |layer: &Option<PeerLayer>| layer.as_ref().map(|layer| layer.layer.clone()).unwrap_or_default();
-            difference(self.rules.direction, peer, &layer(&old), &layer(&new), delta);
+            difference(self.rules.direction, peer, old.as_deref(), new.as_deref(), delta);
             if let Some(old) = old {
                 self.forget_unused(&old);
             }
@@ -265,13 +301,10 @@ impl Side {
 
     /// Adds to `delta` what has to be done to these entries to make them those of `new`.
     pub fn difference(&self, new: &Self, delta: &mut PolicyDelta) {
-        let none = Layer::default();
         let peers: BTreeSet<_> = self.peers.keys().chain(new.peers.keys()).collect();
         for peer in peers {
-            let layer = |side: &'_ Self| side.peers.get(peer).map(|layer| layer.layer.clone());
-            let (old, new) = (layer(self), layer(new));
-            let (old, new) = (old.as_deref().unwrap_or(&none), new.as_deref().unwrap_or(&none));
-            difference(self.rules.direction, *peer, old, new, delta);
+            let profile = |side: &'_ Self| side.peers.get(peer).cloned();
+            difference(self.rules.direction, *peer, profile(self).as_deref(), profile(new).as_deref(), delta);
         }
     }
 
@@ -293,9 +326,9 @@ impl Side {
 
     /// Every statement that is an entry, with its peer.
     pub fn statements(&self) -> impl Iterator<Item = (SecurityId, &Statement)> {
-        let any = self.rules.any.statements().iter().map(|statement| (SecurityId::UNKNOWN, statement));
+        let any = self.rules.any.statements().map(|statement| (SecurityId::UNKNOWN, statement));
         let peers = self.peers.iter();
-        any.chain(peers.flat_map(|(peer, own)| own.layer.statements().iter().map(|statement| (*peer, statement))))
+        any.chain(peers.flat_map(|(peer, own)| own.layer.statements().map(|statement| (*peer, statement))))
     }
 
     pub fn entries(&self) -> impl Iterator<Item = (PolicyMatch, PolicyVerdict)> {
@@ -311,7 +344,7 @@ impl Side {
         covered: impl FnMut(Statement, super::layer::Cover),
     ) -> Layer {
         if peer == SecurityId::UNKNOWN {
-            return Layer::build(self.rules.any_statements.clone(), &Layer::default(), covered);
+            return Layer::build(about_everyone(&self.rules.rules), &Layer::default(), covered);
         }
         Layer::build(self.rules.statements(&self.rules.about(peer, selectors)), &self.rules.any, covered)
     }
@@ -326,17 +359,20 @@ fn matched(direction: PolicyDirection, identity: SecurityId, l4: PolicyL4) -> Po
 }
 
 /// Adds to `delta` what turns the entries of one peer from `old` into `new`.
-fn difference(direction: PolicyDirection, peer: SecurityId, old: &Layer, new: &Layer, delta: &mut PolicyDelta) {
-    let find = |layer: &Layer, l4: PolicyL4| {
-        let found = layer.statements().binary_search_by(|statement| statement.l4.cmp(&l4)).ok()?;
-        layer.statements().get(found).copied()
-    };
-    for statement in new.statements() {
+fn difference(
+    direction: PolicyDirection,
+    peer: SecurityId,
+    old: Option<&Profile>,
+    new: Option<&Profile>,
+    delta: &mut PolicyDelta,
+) {
+    let find = |profile: Option<&Profile>, l4| profile.and_then(|profile| profile.layer.get(l4).copied());
+    for statement in new.iter().flat_map(|new| new.layer.statements()) {
         if find(old, statement.l4) != Some(*statement) {
             delta.written.push((matched(direction, peer, statement.l4), statement.verdict()));
         }
     }
-    for statement in old.statements() {
+    for statement in old.iter().flat_map(|old| old.layer.statements()) {
         if find(new, statement.l4).is_none() {
             delta.removed.push(matched(direction, peer, statement.l4));
         }

@@ -35,9 +35,9 @@ pub(super) fn too_large(
 
 /// The selectors of a rule's peers, those that select the most first: ` (k8s:app=web: 300 identities, …)`.
 fn peers_of(rule: RuleNumber, sides: [&Side; 2], selectors: &SelectorCache) -> String {
-    let rules = sides.iter().flat_map(|side| &side.rules().rules).filter(|own| own.rule == rule);
+    let rules = sides.iter().flat_map(|side| &side.rules().rules).filter(|own| own.rule() == rule);
     let mut used: Vec<_> =
-        rules.flat_map(|own| own.selectors.iter().flatten()).filter_map(|id| selectors.get(*id)).collect();
+        rules.flat_map(|own| own.selectors().unwrap_or_default()).filter_map(|id| selectors.get(*id)).collect();
     used.sort_by_key(|selector| (Reverse(selector.identities.len()), selector.id));
     used.dedup();
     let more = if used.len() > SELECTORS_NAMED { ", …" } else { "" };
