@@ -26,11 +26,12 @@ scripts/setup.sh bench
 [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
 
 # Every bench that prints figures, and the figures that are wanted in the end.
-benches=(map_ratios datapath endpoints cni tcp_rr)
+benches=(map_ratios datapath endpoints policy_swap cni tcp_rr)
 figures=(
   map-lookup-vs-raw map-lookup-vs-aya map-batch-vs-raw map-batch-vs-iterate
   pod-to-pod-v4-vs-floor pod-to-pod-v6-vs-floor
   endpoint-create-p99-ms endpoint-1000th-vs-1st endpoint-regenerate-p99-ms agent-start-s agent-adopt-1000-s
+  policy-swap-1000-ms identity-500-ms
   cni-add-vs-ptp cni-del-vs-ptp
   tcp-rr-vs-veth
 )

@@ -240,6 +240,11 @@ impl Datapath {
         Setup::new().load()
     }
 
+    /// Where the maps are pinned.
+    pub(crate) fn maps(&self) -> std::path::PathBuf {
+        self.root.maps()
+    }
+
     pub(crate) fn set(&self) -> &ProgramSet {
         &self.set
     }
