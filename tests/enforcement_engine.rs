@@ -214,19 +214,20 @@ fn who_comes_is_known_to_policies_before_its_address() {
     let engine = node.start();
     engine.add(1, "k8s:app=web");
     engine.upsert([policy("p", &from_app("client"))]).expect("fits");
-    let before = node.map_id(1);
     let generation = node.switches.generation().expect("readable");
     let client = engine.admit(admission(2, "k8s:app=client")).expect("admitted");
-    assert_ne!(node.map_id(1), before, "written before the address is mapped");
+    let matched = PolicyMatch { direction: INGRESS, identity: client, l4: PolicyL4::Any };
+    let policy = PolicyMap::from_id(node.map_id(1).expect("in force"), id(1)).expect("opens");
+    assert!(policy.lookup(&matched).expect("readable").is_some(), "written before the address is mapped");
     assert!(node.switches.generation().expect("readable") > generation);
     assert!(!engine.allows(1, INGRESS, address(2), 80));
     engine.map_endpoint([address(2)].into_iter(), client).expect("mapped");
     assert!(engine.allows(1, INGRESS, address(2), 80));
 
     // Another endpoint of the same labels changes nothing.
-    let before = node.map_id(1);
+    let before = engine.timings().1;
     assert_eq!(engine.add(4, "k8s:app=client"), client);
-    assert_eq!(node.map_id(1), before);
+    assert_eq!((engine.timings().1.policies, engine.timings().1.patched), (before.policies + 1, before.patched));
 
     // The labels change, and so do identity and verdicts, in both roles.
     let relabelled = engine.relabel(id(2), &labels("k8s:app=web")).expect("relabelled");
@@ -336,13 +337,16 @@ fn a_policy_that_does_not_fit_changes_nothing() {
     engine.restore(vec![admission(1, "k8s:app=web"), admission(2, "k8s:app=client")]).expect("as before");
     let rest = r#""ingress": [{"fromEndpoints": [{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]}]"#;
     engine.replace([policy("x", rest)]).expect("fits");
-    let outcome = (10..20).find_map(|number| engine.admit(admission(number, &format!("k8s:x={number}"))).err());
-    assert_eq!(outcome.expect("no room").kind(), ErrorKind::Exhausted);
+    let admit = |number| engine.admit(admission(number, &format!("k8s:x={number}")));
+    let (first, error) = (10..20).find_map(|number| Some((number, admit(number).err()?))).expect("no room");
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
+    assert_eq!(admit(first).expect_err("it exists by now, but is not known").kind(), ErrorKind::Exhausted);
+    engine.add(40, "k8s:app=client");
     assert!(engine.realized(id(1)).expect("admitted").error.is_some());
     // A policy that needs less is the cure.
     engine.replace([policy("x", &from_app("client"))]).expect("fits");
     assert_eq!(engine.realized(id(1)).expect("admitted").error, None);
-    engine.add(30, "k8s:x=30");
+    engine.add(first, &format!("k8s:x={first}"));
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn a_policy_comes_into_force_whole() {
         let (slot, pin) = node.ids(endpoint);
         assert!(slot.is_some() && slot == pin, "{slot:?} in force, {pin:?} pinned");
         let info = MapInfo::of_pin(node.root.maps().join(PolicyMap::name(endpoint))).expect("pinned");
-        assert_eq!(info.max_entries as usize, expected.len().max(1), "sized to its content");
+        assert_eq!(info.max_entries as usize, 2 * expected.len() + 256, "sized to its content");
     }
     assert_eq!(node.pins(), ["cilium_policy_v2_00007", "cilium_policy_v2_00008"]);
     assert_eq!(node.ids(id(9)), (None, None));
@@ -156,6 +156,40 @@ fn what_can_t_be_had_changes_nothing() {
     assert_eq!(writer.rows(id(1)), Some(rows(1, 1)));
     writer.replace([(id(1), rows(5, 9))]).expect("goes on");
     assert_eq!(in_force(&node.root.maps(), id(1)), rows(5, 9));
+}
+
+#[test]
+fn what_no_packet_asks_for_changes_in_place() {
+    let node = Node::new();
+    let writer = node.writer();
+    writer.replace([(id(1), rows(2, 1))]).expect("fits");
+    let before = node.ids(id(1));
+    let of = |identity: u32, count: u16| {
+        let entry = |&(matched, verdict): &_| (PolicyMatch { identity: SecurityId::new(identity), ..matched }, verdict);
+        rows(count, 7).iter().map(entry).collect::<Vec<(PolicyMatch, PolicyVerdict)>>()
+    };
+    let with = |identity, count| rows(2, 1).iter().copied().chain(of(identity, count)).collect::<PolicyRows>();
+    let unmapped = [SecurityId::new(301)].into();
+    let begin = |rows: &PolicyRows| writer.begin_around([(id(1), rows.clone())], &unmapped).expect("fits");
+
+    // It comes, changes and goes; as the map is the same one, nobody waits.
+    for count in [3, 100, 1, 0] {
+        let wanted = with(301, count);
+        let swapped = begin(&wanted).wait().expect("in force");
+        assert_eq!((swapped.endpoints, swapped.patched), (vec![id(1)], 1));
+        assert_eq!((node.ids(id(1)), in_force(&node.root.maps(), id(1))), (before, wanted.clone()));
+        assert_eq!(writer.rows(id(1)), Some(wanted));
+    }
+    // Entries about another identity, or too many for the map, need another map.
+    assert_eq!(begin(&with(302, 1)).wait().expect("in force").patched, 0);
+    let second = node.ids(id(1));
+    assert_ne!(second, before);
+    begin(&rows(2, 1)).wait().expect("in force");
+    let third = node.ids(id(1));
+    assert_eq!(begin(&with(301, 300)).wait().expect("in force").patched, 0, "it is full");
+    assert_ne!(node.ids(id(1)), third);
+    assert_eq!(in_force(&node.root.maps(), id(1)), with(301, 300));
+    assert_eq!(writer.timings().patched, 4);
 }
 
 #[test]

@@ -68,6 +68,8 @@ impl Enforcement {
                 }
             }
         });
+        // Addresses may be mapped to any identity since the process before this one.
+        state.unmapped.clear();
         let swap = self.flush(&mut state)?;
         let prefixes: Vec<_> = state.cidrs.iter().map(|(prefix, identity)| mapped(*prefix, *identity)).collect();
         self.map_prefixes(&prefixes)?;
@@ -156,6 +158,7 @@ impl Enforcement {
 
     fn enter(&self, state: &mut State, subject: Subject) -> Result<()> {
         self.learn(state)?;
+        state.check_known(subject.identity)?;
         self.compiling(|| state.enter(subject))?;
         self.flush(state).map(drop)
     }
@@ -167,6 +170,7 @@ impl Enforcement {
         identity: SecurityId,
     ) -> Result<(SecurityId, super::Swap)> {
         self.learn(state)?;
+        state.check_known(identity)?;
         let local =
             state.endpoints.remove(&endpoint).ok_or_else(|| Error::not_found("endpoint", endpoint.to_string()))?;
         let before = local.subject().identity;

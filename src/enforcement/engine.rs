@@ -10,7 +10,7 @@ use log::{info, warn};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::cidrs;
-use super::state::State;
+use super::state::{Local, State};
 use super::store::Store;
 use super::swap::Swap;
 use super::timings::{Span, SwapTimings};
@@ -104,8 +104,11 @@ impl Enforcement {
             endpoints: Default::default(),
             cidrs: prefixes.into_iter().zip(held.iter().map(|identity| identity.id())).collect(),
             pending: Default::default(),
+            unmapped: Default::default(),
         };
         state.follow(&identities.changes_since(Version::NONE));
+        // Of those that an earlier process left nobody knows.
+        state.unmapped.clear();
         let (moved, compile) = (Condvar::new(), Mutex::default());
         Ok(Self { identities, ipcache, writer, store, state: Mutex::new(state), moved, compile })
     }
@@ -219,8 +222,9 @@ impl Enforcement {
 
     /// Writes what is pending. It stays pending where that fails.
     pub(super) fn flush(&self, state: &mut State) -> Result<Swap> {
-        let swap = self.writer.begin(state.pending())?;
+        let swap = self.writer.begin_around(state.pending(), &state.unmapped)?;
         state.pending.clear();
+        state.unmapped.clear();
         Ok(swap)
     }
 
@@ -235,7 +239,7 @@ impl Enforcement {
         for policy in compiled {
             state.pending.remove(&policy.subject().endpoint);
             if let Some(local) = state.endpoints.get_mut(&policy.subject().endpoint) {
-                (local.policy, local.error) = (policy, None);
+                *local = Local::new(policy);
             }
         }
         Ok(swap)

@@ -7,6 +7,7 @@
 mod cidrs;
 mod endpoints;
 mod engine;
+mod patch;
 mod pins;
 mod policies;
 mod rows;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::IpNetwork;
 
 use super::rows::PolicyRows;
-use crate::identity::{Changes, Version};
+use crate::identity::{Changes, Identity, Version};
 use crate::policy::{CompiledPolicy, FlatRule, PolicyOptions, Repository, RuleNumber, RulesInForce, Subject};
 use crate::{EndpointId, Error, Result, SecurityId};
 
@@ -14,11 +14,13 @@ pub(super) struct Local {
     pub(super) policy: CompiledPolicy,
     /// Why the policy is not what it should be.
     pub(super) error: Option<String>,
+    /// Identities that it does not know, because it would grow too large.
+    pub(super) missing: BTreeSet<SecurityId>,
 }
 
 impl Local {
-    fn new(policy: CompiledPolicy) -> Self {
-        Self { policy, error: None }
+    pub(super) fn new(policy: CompiledPolicy) -> Self {
+        Self { policy, error: None, missing: BTreeSet::new() }
     }
 
     pub(super) fn subject(&self) -> &Subject {
@@ -42,6 +44,8 @@ pub(super) struct State {
     pub(super) cidrs: BTreeMap<IpNetwork, SecurityId>,
     /// Endpoints whose policies are to be written.
     pub(super) pending: BTreeSet<EndpointId>,
+    /// Identities that have come or gone since pending policies were written last: no address is mapped to them.
+    pub(super) unmapped: BTreeSet<SecurityId>,
     /// The revision that no packet is behind of.
     pub(super) settled: u64,
 }
@@ -51,6 +55,7 @@ impl State {
     /// can't follow, because they would grow too large.
     pub(super) fn follow(&mut self, changes: &Changes) -> Vec<(EndpointId, Error)> {
         self.seen = changes.version;
+        self.unmapped.extend(changes.removed.iter().chain(&changes.added).map(Identity::id));
         let selectors = self.rules.apply(changes);
         let mut failed = Vec::new();
         if selectors.is_empty() {
@@ -60,12 +65,14 @@ impl State {
             match local.policy.update(self.rules.selectors(), &selectors) {
                 Ok(delta) => {
                     local.error = None;
+                    local.missing.clear();
                     if !delta.is_empty() {
                         self.pending.insert(*endpoint);
                     }
                 }
                 Err(error) => {
                     local.error = Some(error.to_string());
+                    local.missing.extend(changes.added.iter().map(Identity::id));
                     failed.push((*endpoint, error));
                 }
             }
@@ -80,6 +87,19 @@ impl State {
         self.endpoints.insert(endpoint, Local::new(policy));
         self.pending.insert(endpoint);
         Ok(())
+    }
+
+    /// Fails if a policy does not know an identity: a rule that denies it would not be heard.
+    pub(super) fn check_known(&self, identity: SecurityId) -> Result<()> {
+        match self.endpoints.values().find(|local| local.missing.contains(&identity)) {
+            Some(local) => Err(Error::Full {
+                object: format!("the policy of endpoint {}", local.subject().endpoint),
+                limit: self.options.max_entries,
+                remedy: format!("it can't follow identity {identity}: {}", local.error.as_deref().unwrap_or_default())
+                    .into(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// The policies that are to be written.

@@ -30,7 +30,9 @@ const REMOVERS: usize = 32;
 pub struct Swapped {
     /// The endpoints whose policies changed, in the order of their ids. Those whose policies were in force already are not among them.
     pub endpoints: Vec<EndpointId>,
-    /// Entries written.
+    /// How many of them were changed in place: by entries that no packet asks for.
+    pub patched: usize,
+    /// Entries written or removed.
     pub entries: usize,
     /// Creating, filling and pinning the maps.
     pub fill: Duration,

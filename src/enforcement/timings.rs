@@ -53,7 +53,9 @@ pub struct SwapTimings {
     pub wait: Span,
     /// Policies swapped.
     pub policies: u64,
-    /// Their entries.
+    /// Policies changed in place.
+    pub patched: u64,
+    /// Entries written or removed.
     pub entries: u64,
     /// Policies that were in force already and were not written.
     pub unchanged: u64,

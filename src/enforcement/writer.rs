@@ -8,12 +8,13 @@ use std::time::Instant;
 use log::warn;
 use parking_lot::Mutex;
 
+use super::patch::Patch;
 use super::pins::Pins;
 use super::rows::PolicyRows;
 use super::swap::{self, Change, Swap, Swapped};
 use super::timings::SwapTimings;
 use crate::tables::{PolicyMap, PolicyMaps, Switches};
-use crate::{EndpointId, Error, Result};
+use crate::{EndpointId, Error, ErrorKind, Result, SecurityId};
 
 /// Brings the policies of endpoints into force.
 ///
@@ -39,6 +40,8 @@ type Prepared = (EndpointId, PolicyMap);
 impl PolicyWriter {
     /// The most entries one endpoint's policy may have unless told otherwise.
     pub const LIMIT: usize = 65_536;
+    /// Room in the map of an empty policy.
+    const SPARE: usize = 256;
 
     /// Takes over the policies in force: those whose pins are in `folder`, where new ones will be. Nothing is written but
     /// pins that a crash kept from following their maps.
@@ -74,8 +77,22 @@ impl PolicyWriter {
     /// pinned, nothing has changed. Should the update itself fail half-way, `Partial` says how many of the policies are in
     /// force, which are the first ones by their endpoints' ids.
     pub fn begin(&self, policies: impl IntoIterator<Item = (EndpointId, PolicyRows)>) -> Result<Swap> {
+        self.begin_around(policies, &BTreeSet::new())
+    }
+
+    /// The same where no address is mapped to some identities: no packet asks for entries about them, so that a policy which
+    /// changes by such entries alone is changed in place if it has room.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin); but policies may have been changed in place.
+    pub fn begin_around(
+        &self,
+        policies: impl IntoIterator<Item = (EndpointId, PolicyRows)>,
+        unmapped: &BTreeSet<SecurityId>,
+    ) -> Result<Swap> {
         let mut in_force = self.in_force.lock();
-        let outcome = self.swap(&mut in_force, policies.into_iter().collect());
+        let outcome = self.swap(&mut in_force, policies.into_iter().collect(), unmapped);
         outcome.inspect_err(|_| self.timings.lock().failed += 1)
     }
 
@@ -144,16 +161,20 @@ impl PolicyWriter {
         &self,
         in_force: &mut BTreeMap<EndpointId, PolicyRows>,
         policies: BTreeMap<EndpointId, PolicyRows>,
+        unmapped: &BTreeSet<SecurityId>,
     ) -> Result<Swap> {
-        let total = policies.len();
-        let changed: Vec<_> =
+        let (total, start) = (policies.len(), Instant::now());
+        let mut changed: Vec<_> =
             policies.into_iter().filter(|(endpoint, rows)| in_force.get(endpoint) != Some(rows)).collect();
         self.timings.lock().unchanged += (total - changed.len()) as u64;
+        let patched = self.patch(in_force, &mut changed, unmapped)?;
         let mut swap = self.nothing();
+        swap.swapped = patched;
         if changed.is_empty() {
+            swap.swapped.swap = start.elapsed();
+            self.note(&swap.swapped);
             return Ok(swap);
         }
-        let start = Instant::now();
         let prepared = self.prepare(&changed)?;
         let filled = Instant::now();
         let begun = swap::begin(&self.outer, Change::Replace(prepared));
@@ -161,16 +182,52 @@ impl PolicyWriter {
         if done > 0 {
             self.switches.advance()?;
         }
-        swap.swapped = Swapped {
-            endpoints: changed.iter().map(|(endpoint, _)| *endpoint).collect(),
-            entries: changed.iter().map(|(_, rows)| rows.len()).sum(),
-            fill: filled - start,
-            swap: filled.elapsed(),
-        };
+        swap.swapped.endpoints.extend(changed.iter().map(|(endpoint, _)| *endpoint));
+        swap.swapped.endpoints.sort_unstable();
+        swap.swapped.entries += changed.iter().map(|(_, rows)| rows.len()).sum::<usize>();
+        (swap.swapped.fill, swap.swapped.swap) = (filled - start, filled.elapsed());
         self.settle(in_force, changed, done);
         swap.completion = begun?;
         self.note(&swap.swapped);
         Ok(swap)
+    }
+
+    /// Changes in place what can be, and leaves the others in `changed`.
+    fn patch(
+        &self,
+        in_force: &mut BTreeMap<EndpointId, PolicyRows>,
+        changed: &mut Vec<(EndpointId, PolicyRows)>,
+        unmapped: &BTreeSet<SecurityId>,
+    ) -> Result<Swapped> {
+        let mut done = Swapped::default();
+        for (endpoint, rows) in std::mem::take(changed) {
+            let patch = in_force.get(&endpoint).and_then(|before| Patch::between(before, &rows, unmapped));
+            match patch {
+                Some(patch) if self.patch_one(endpoint, &rows, &patch)? => {
+                    in_force.insert(endpoint, rows);
+                    done.endpoints.push(endpoint);
+                    (done.patched, done.entries) = (done.patched + 1, done.entries + patch.len());
+                }
+                _ => changed.push((endpoint, rows)),
+            }
+        }
+        if done.patched > 0 {
+            self.switches.advance()?;
+        }
+        Ok(done)
+    }
+
+    /// Whether a policy in force had room for what it lacks.
+    fn patch_one(&self, endpoint: EndpointId, rows: &PolicyRows, patch: &Patch) -> Result<bool> {
+        let Some(id) = self.outer.policy_id(endpoint)? else { return Ok(false) };
+        let policy = PolicyMap::from_id(id, endpoint)?;
+        if rows.len() > self.limit.min(policy.map().max_entries()) {
+            return Ok(false);
+        }
+        match patch.apply(&policy) {
+            Err(error) if error.kind() == ErrorKind::Exhausted => Ok(false),
+            applied => applied.map(|()| true),
+        }
     }
 
     /// Makes and fills a map for each policy and pins it aside: all of them or none.
@@ -197,9 +254,14 @@ impl PolicyWriter {
         Ok(prepared)
     }
 
+    /// How many entries the map for a policy takes: so many again, and some, for identities that come. What is not used takes
+    /// no memory, because a trie's entries are made as they come.
+    fn size_for(entries: usize) -> u32 {
+        u32::try_from(entries.saturating_mul(2).saturating_add(Self::SPARE)).unwrap_or(u32::MAX)
+    }
+
     fn prepare_one(&self, endpoint: EndpointId, rows: &PolicyRows) -> Result<PolicyMap> {
-        let size = u32::try_from(rows.len()).unwrap_or(u32::MAX).max(1);
-        let policy = PolicyMap::create(endpoint, size)?;
+        let policy = PolicyMap::create(endpoint, Self::size_for(rows.len()))?;
         policy.fill(rows.as_slice())?;
         self.pins.put_aside(endpoint, &policy)?;
         Ok(policy)
@@ -247,9 +309,14 @@ impl PolicyWriter {
 
     fn note(&self, swapped: &Swapped) {
         let mut timings = self.timings.lock();
-        timings.fill.note(swapped.fill);
-        timings.swap.note(swapped.swap);
-        timings.policies += swapped.endpoints.len() as u64;
+        if swapped.patched < swapped.endpoints.len() {
+            timings.fill.note(swapped.fill);
+        }
+        if !swapped.endpoints.is_empty() {
+            timings.swap.note(swapped.swap);
+        }
+        timings.patched += swapped.patched as u64;
+        timings.policies += (swapped.endpoints.len() - swapped.patched) as u64;
         timings.entries += swapped.entries as u64;
     }
 
