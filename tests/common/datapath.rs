@@ -158,6 +158,15 @@ pub(crate) fn key6(address: Ipv6Addr) -> EndpointKey {
 static PRELUDE: ObjectImage<'static> =
     ObjectImage::new("prelude", include_bytes!(concat!(env!("OUT_DIR"), "/prelude.bpf.o")));
 
+/// An object of the node: the crate's own, or one from the folder `PODWIRE_TEST_OBJECTS`, where scripts/mutations.sh puts those
+/// that are wrong on purpose.
+fn node_object(name: &'static str, own: ObjectImage<'static>) -> ObjectImage<'static> {
+    let Some(folder) = std::env::var_os("PODWIRE_TEST_OBJECTS") else { return own };
+    let path = std::path::Path::new(&folder).join(format!("{name}.bpf.o"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    ObjectImage::new(name, bytes.leak())
+}
+
 /// What the kernel allows the tests no other way: see tests/bpf/prelude.bpf.c.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Prepare {
@@ -204,9 +213,9 @@ impl Setup {
     pub(crate) fn load(self) -> Datapath {
         let root = BpfRoot::new();
         let mut loader = Loader::new(root.maps())
-            .object(embedded::LXC)
-            .object(embedded::HOST)
-            .object(embedded::NETDEV)
+            .object(node_object("lxc", embedded::LXC))
+            .object(node_object("host", embedded::HOST))
+            .object(node_object("netdev", embedded::NETDEV))
             .object(PRELUDE)
             .constants(self.constants);
         if let Some(bytes) = self.ring_bytes {

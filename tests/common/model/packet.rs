@@ -130,9 +130,11 @@ impl<'a> Ip<'a> {
             }
             Fragment::First(_) | Fragment::Whole => self.read()?,
         };
-        if let (Fragment::First(id), Some(recorded)) = (&self.fragment, self.record(&content)) {
+        if let Fragment::First(id) = self.fragment
+            && let Some(recorded) = self.record(&content)
+        {
             // The protocol behind extension headers, which later fragments do not show.
-            fragments.insert(FragmentId { protocol: self.protocol, ..*id }, recorded);
+            fragments.insert(FragmentId { protocol: self.protocol, ..id }, recorded);
         }
         Ok(Tuple { source: self.source, destination: self.destination, protocol: self.protocol, content })
     }
