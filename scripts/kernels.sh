@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 programs="attach_mount attach_load attach_devices
   datapath_open datapath_traffic endpoints veth cni_verbs
   programs_arp_ndp programs_events programs_host_netdev programs_ipv4 programs_ipv6 programs_malformed
-  programs_conntrack programs_policy programs_random
+  programs_conntrack programs_policy programs_random programs_concurrent
   conntrack_collect conntrack_race
   netns netlink netlink_events netlink_tc
   ipcache tables_addresses tables_catalog tables_flows tables_lb
