@@ -322,6 +322,42 @@ fn the_start_is_told_in_full() {
 }
 
 #[test]
+fn connections_that_ended_are_collected_while_the_agent_runs() {
+    let node = Node::new();
+    let short = ["--bpf-ct-timeout-regular-any", "5s", "--conntrack-gc-interval", "1s"];
+    let _agent = node.spawn(&[&["--ipv4-range", "10.66.0.0/24"], &short[..]].concat());
+    node.client().status(true).expect("it serves");
+    let [client, server] = pods();
+    node.create(&client, "client", &[]);
+    let created = node.create(&server, "server", &[]);
+    let address = IpAddr::from(addresses(&created).ipv4.expect("an address"));
+    let root = node.root.path().display().to_string();
+    let udp = || -> Vec<Value> {
+        let listed = text(&node.podwire(&["bpf", "ct", "list", "--bpf-root", &root, "-o", "json"]));
+        let mut listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
+        listed.retain(|connection| connection["protocol"] == "UDP");
+        listed
+    };
+    // Once before, so that the program is built.
+    udp();
+    exchange_udp(&client, &server, address);
+    let listed = udp();
+    let to = listed.first().and_then(|connection| connection["destination"].as_str()).expect("a connection");
+    assert!(to.starts_with(&format!("{address}:")), "{listed:?}");
+    assert_eq!((&listed[0]["forward"]["packets"], &listed[0]["reply"]["packets"]), (&1.into(), &1.into()));
+    until("the connection is collected", || udp().is_empty().then_some(()));
+    let metrics = node.client().metrics().expect("metrics");
+    let value = |name: &str, status: &str| {
+        let labelled = metrics.iter().filter(|metric| metric.labels.get("status").is_some_and(|label| label == status));
+        labelled.filter(|metric| metric.name == name).map(|metric| metric.value).sum::<f64>()
+    };
+    assert!(value("cilium_datapath_conntrack_gc_runs_total", "completed") >= 1.0, "{metrics:?}");
+    assert!(value("cilium_datapath_conntrack_gc_duration_seconds_count", "completed") >= 1.0, "{metrics:?}");
+    let controllers = node.client().status(false).expect("the status").controllers;
+    assert!(controllers.iter().any(|controller| controller.name == "conntrack"), "{controllers:?}");
+}
+
+#[test]
 fn metrics_are_served_to_both() {
     let node = Node::new();
     let agent = node.spawn(&["--ipv4-range", "10.66.0.0/24", "--metrics-addr", "127.0.0.1:9962"]);
