@@ -225,6 +225,7 @@ proptest! {
                 in_force.selectors().iter().map(|selector| (selector.id, selector.identities.clone())).collect()
             };
             let mut followed = selected(&in_force);
+            let (apart, apart_before) = (in_force.clone(), present.clone());
             for (id, change) in in_force.apply(&take(&step, &mut present)).iter() {
                 let set = followed.get_mut(&id).expect("a selector");
                 prop_assert!(!change.added.is_empty() || !change.removed.is_empty());
@@ -233,12 +234,16 @@ proptest! {
             }
             prop_assert_eq!(selected(&in_force), followed);
             check_selectors(&in_force, &rules, &present)?;
+            // a clone stays as it was
+            check_selectors(&apart, &rules, &apart_before)?;
         }
         let gone: BTreeSet<u32> = removed.iter().filter(|_| !rules.is_empty()).map(|which| which.get(&rules).number).collect();
+        let apart = in_force.clone();
         for number in &gone {
             let there = rules.iter().filter(|rule| rule.number == *number).count();
             prop_assert_eq!(in_force.remove(RuleNumber::new(*number)), there);
         }
+        check_selectors(&apart, &rules, &present)?;
         let left: Vec<_> = rules.into_iter().filter(|rule| !gone.contains(&rule.number)).collect();
         check_selectors(&in_force, &left, &present)?;
         let everyone: Vec<_> = present.values().cloned().collect();

@@ -4,6 +4,7 @@ mod index;
 mod peer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 pub use peer::WorldIdentities;
@@ -25,10 +26,11 @@ pub struct SelectorId(u64);
 pub struct SelectorCache {
     world: WorldIdentities,
     ids: HashMap<Peer, SelectorId>,
-    selectors: BTreeMap<SelectorId, Cached>,
-    identities: HashMap<SecurityId, Known>,
+    // Clones share what they don't change.
+    selectors: BTreeMap<SelectorId, Arc<Cached>>,
+    identities: HashMap<SecurityId, Arc<Known>>,
     selector_index: SelectorIndex,
-    identity_index: IdentityIndex,
+    identity_index: Arc<IdentityIndex>,
     next: u64,
 }
 
@@ -110,7 +112,7 @@ impl SelectorCache {
             selectors: BTreeMap::new(),
             identities: HashMap::new(),
             selector_index: SelectorIndex::default(),
-            identity_index: IdentityIndex::default(),
+            identity_index: Arc::default(),
             next: 0,
         }
     }
@@ -119,7 +121,7 @@ impl SelectorCache {
     pub fn acquire(&mut self, peer: &Peer) -> SelectorId {
         if let Some(id) = self.ids.get(peer) {
             if let Some(cached) = self.selectors.get_mut(id) {
-                cached.users += 1;
+                Arc::make_mut(cached).users += 1;
             }
             return *id;
         }
@@ -131,21 +133,21 @@ impl SelectorCache {
         for candidate in candidates {
             let Some(known) = self.identities.get_mut(&candidate) else { continue };
             if peer.selects(&known.identity, &self.world) {
-                known.selectors.push(id); // the highest number so far
+                Arc::make_mut(known).selectors.push(id); // the highest number so far
                 selected.insert(candidate);
             }
         }
         self.selector_index.insert(id, peer);
         self.ids.insert(peer.clone(), id);
-        self.selectors.insert(id, Cached { peer: peer.clone(), users: 1, identities: selected });
+        self.selectors.insert(id, Arc::new(Cached { peer: peer.clone(), users: 1, identities: selected }));
         id
     }
 
     /// Gives back one use; without another the selector is forgotten. False for one that is not known.
     pub fn release(&mut self, id: SelectorId) -> bool {
         let Some(cached) = self.selectors.get_mut(&id) else { return false };
-        cached.users -= 1;
-        if cached.users > 0 {
+        if cached.users > 1 {
+            Arc::make_mut(cached).users -= 1;
             return true;
         }
         let Some(cached) = self.selectors.remove(&id) else { return false };
@@ -153,7 +155,7 @@ impl SelectorCache {
         self.selector_index.remove(id, &cached.peer);
         for identity in &cached.identities {
             if let Some(known) = self.identities.get_mut(identity) {
-                known.selectors.retain(|selector| *selector != id);
+                Arc::make_mut(known).selectors.retain(|selector| *selector != id);
             }
         }
         true
@@ -191,26 +193,26 @@ impl SelectorCache {
     /// Removes an identity and returns who selected it.
     fn forget(&mut self, id: SecurityId) -> Vec<SelectorId> {
         let Some(known) = self.identities.remove(&id) else { return Vec::new() };
-        self.identity_index.remove(id, known.identity.labels(), known.prefix);
+        Arc::make_mut(&mut self.identity_index).remove(id, known.identity.labels(), known.prefix);
         for selector in &known.selectors {
             if let Some(cached) = self.selectors.get_mut(selector) {
-                cached.identities.remove(&id);
+                Arc::make_mut(cached).identities.remove(&id);
             }
         }
-        known.selectors
+        known.selectors.clone()
     }
 
     /// Adds an identity that isn't known and returns who selects it.
     fn learn(&mut self, identity: &Identity) -> Vec<SelectorId> {
         let (id, prefix) = (identity.id(), self.world.prefix_of(identity));
-        self.identity_index.insert(id, identity.labels(), prefix);
+        Arc::make_mut(&mut self.identity_index).insert(id, identity.labels(), prefix);
         let mut selectors = self.selector_index.candidates(identity.labels(), prefix);
         selectors.retain(|selector| match self.selectors.get_mut(selector) {
-            Some(cached) => cached.peer.selects(identity, &self.world) && cached.identities.insert(id),
-            None => false,
+            Some(cached) if cached.peer.selects(identity, &self.world) => Arc::make_mut(cached).identities.insert(id),
+            _ => false,
         });
         let known = Known { identity: identity.clone(), prefix, selectors: selectors.clone() };
-        self.identities.insert(id, known);
+        self.identities.insert(id, Arc::new(known));
         selectors
     }
 
