@@ -447,7 +447,7 @@ fn every_command_works_against_the_agent() {
     let root = node.root.path().display().to_string();
     let commands: &[(&[&str], &str)] = &[
         (&["status"], "Podwire:                 Ok"),
-        (&["status"], "Policy:                  Ok   0 rules"),
+        (&["status"], "Policy:                  Ok   revision 1, rules: 0, mode: default"),
         (&["status", "--verbose"], &address),
         (&["endpoint", "list"], "k8s:app=web"),
         (&["endpoint", "get", &number], "container-of-web"),

@@ -215,6 +215,7 @@ Allow    Egress      ANY                                       ANY          NONE
     let rules = r#"json:[{"number":7,"name":"default/web[0].ingress[1]"},{"number":8,"name":"other[0].egress[0]"}]"#;
     let agent = FakeAgent::new(&[("/v1/identity", identities), ("/v1/policy/rules", rules)]);
     let shown = agent.prints(&["bpf", "--bpf-root", &bpf_root, "policy", "get", "1135"]);
+    assert!(shown.lines().next().is_some_and(|headers| headers.ends_with("PREFIX   COOKIE   RULE")), "{shown}");
     let cookies: Vec<_> =
         shown.lines().filter_map(|line| line.get(line.find("  24  ")? + 6..)).map(str::trim).collect();
     assert_eq!(cookies, ["0", "7        default/web[0].ingress[1]"], "{shown}");

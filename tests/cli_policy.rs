@@ -156,6 +156,9 @@ cidr:203.0.113.0/24   default/web   1       16777217
 k8s:no=such                         1
 ";
     assert_eq!(agent.prints(&["policy", "selectors"]), expected);
+    let unlabelled =
+        FakeAgent::new(&[("/v1/policy/selectors", r#"json:[{"selector":"*","users":2,"identities":[1]}]"#)]);
+    assert_eq!(unlabelled.prints(&["policy", "selectors"]), "SELECTOR   USERS   IDENTITIES\n*          2       1\n");
     let verbose = agent.prints(&["policy", "selectors", "--verbose"]);
     assert!(verbose.contains("cidr:203.0.113.0/24   k8s:io.cilium.k8s.policy.name=web"), "{verbose}");
     let subjects = agent.prints(&["policy", "subject-selectors"]);

@@ -111,15 +111,22 @@ fn rules(client: &Client) -> anyhow::Result<Report> {
     Ok(Report::new(table::of(&headers, rules.iter().map(row)), &rules)?)
 }
 
+/// Labels have a column where the agent tells those of the rules that use a selector.
 fn selectors(mut selectors: Vec<SelectorIdentityMapping>, style: &Style) -> anyhow::Result<Report> {
     selectors.sort_by(|a, b| a.selector.cmp(&b.selector));
+    let labelled = selectors.iter().any(|selector| !selector.labels.is_empty());
     let rows = selectors.iter().map(|selector| {
         let identities: Vec<_> = selector.identities.iter().map(ToString::to_string).collect();
         let labels = if style.verbose { all_labels(&selector.labels) } else { policy_name(&selector.labels) };
-        let text = selector.selector.clone().unwrap_or_default();
-        [text, labels, selector.users.to_string(), identities.join("\n")]
+        let mut row = vec![selector.selector.clone().unwrap_or_default()];
+        row.extend(labelled.then_some(labels));
+        row.extend([selector.users.to_string(), identities.join("\n")]);
+        row
     });
-    Ok(Report::new(table::of(&["SELECTOR", "LABELS", "USERS", "IDENTITIES"], rows), &selectors)?)
+    let mut headers = vec!["SELECTOR"];
+    headers.extend(labelled.then_some("LABELS"));
+    headers.extend(["USERS", "IDENTITIES"]);
+    Ok(Report::new(table::of(&headers, rows), &selectors)?)
 }
 
 fn all_labels(labels: &[PolicyLabel]) -> String {

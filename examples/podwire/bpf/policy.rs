@@ -163,8 +163,19 @@ impl Row {
 
 fn text(rows: &[Row], names: &Names) -> String {
     let who = if names.labels.is_some() { "LABELS (source:key[=value])" } else { "IDENTITY" };
-    let headers =
-        ["POLICY", "DIRECTION", who, "PORT/PROTO", "PROXY PORT", "AUTH TYPE", "BYTES", "PACKETS", "PREFIX", "COOKIE"];
+    let mut headers = vec![
+        "POLICY",
+        "DIRECTION",
+        who,
+        "PORT/PROTO",
+        "PROXY PORT",
+        "AUTH TYPE",
+        "BYTES",
+        "PACKETS",
+        "PREFIX",
+        "COOKIE",
+    ];
+    headers.extend(names.tell_rules().then_some("RULE"));
     table::of(&headers, rows.iter().map(|row| row.columns(names)))
 }
 

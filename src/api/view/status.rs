@@ -60,7 +60,7 @@ fn policy(datapath: &Datapath) -> Status {
     let (rules, revision, mode) = (policy.rules(), policy.revision(), policy.mode());
     let endpoints = realized.len();
     let text = format!(
-        "{rules} rules of revision {revision}, mode {mode}{audit}; enforced at {enforced} of {endpoints} endpoints"
+        "revision {revision}, rules: {rules}, mode: {mode}{audit}; enforced at {enforced} of {endpoints} endpoints"
     );
     Status::new(StatusState::Ok, text)
 }
