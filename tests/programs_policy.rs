@@ -296,6 +296,14 @@ fn a_verdict_is_reported_once_for_a_connection_and_generation_and_for_every_pack
             reports.push(scene.reported.len());
         }
         assert_eq!(reports, [2, 0, 0, 0, 2, 0, 0, 0]);
+        // A SYN that is sent again opens nothing.
+        for reported in [0, 2, 0] {
+            assert_eq!(scene.send(Web, Db, &tcp(40_000, 80, SYN)), Passed);
+            assert_eq!(scene.reported.len(), reported);
+            if reported == 0 {
+                scene.change(|_| {});
+            }
+        }
         scene.policy(Db, &lets_in(&[]));
         for (from, to, said) in &ack {
             assert_eq!(scene.send(*from, *to, said), Dropped(NO_POLICY_MATCHED, Ingress));

@@ -160,18 +160,24 @@ static __always_inline void seal_path(struct podwire_ct_entry *entry, const stru
 	path_seal(dir, seal_of(a->generation, a->flow.tag, path.flags));
 }
 
-/* Notes who the sides are and which rules let them, and reports it, once for each generation. */
+/* Notes who the sides are and which rules let them. */
+static __always_inline void entry_judged(struct podwire_ct_entry *entry, const struct podwire_verdict *row)
+{
+	entry->judged = row->generation;
+	entry->src_label = row->src_label;
+	entry->dst_label = row->dst_label;
+	entry->egress_rule = row->egress_rule;
+	entry->ingress_rule = row->ingress_rule;
+}
+
+/* The same, and reports it, once for each generation. */
 static __always_inline void note_verdict(struct __sk_buff *skb, struct podwire_ct_entry *entry,
 					 const struct podwire_verdict *row)
 {
 	if (entry->judged == row->generation)
 		return;
-	entry->judged = row->generation;
+	entry_judged(entry, row);
 	report_verdict(skb, row);
-	entry->src_label = row->src_label;
-	entry->dst_label = row->dst_label;
-	entry->egress_rule = row->egress_rule;
-	entry->ingress_rule = row->ingress_rule;
 }
 
 /* A packet of an open connection. */
@@ -233,7 +239,7 @@ static __always_inline long entry_insert(struct __sk_buff *skb, struct admission
 		return -EBUSY;
 	__builtin_memset(entry, 0, sizeof(*entry));
 	ct_reset(entry, a->flow.direction, a->now);
-	note_verdict(skb, entry, row);
+	entry_judged(entry, row);
 	ct_update(entry, &a->flow, skb->len, a->now);
 	if (entry->state < CT_CLOSING) {
 		/* Nobody sees it yet. */
@@ -253,12 +259,13 @@ static __always_inline void note_opened(struct __sk_buff *skb, struct admission 
 
 	if (!entry) {
 		error = entry_insert(skb, a, row);
-		if (likely(!error))
-			return;
 		/* Opened again, or by another CPU at the same time. */
-		entry = error == -EEXIST ? bpf_map_lookup_elem(&podwire_ct, &a->flow.key) : NULL;
-		if (!entry) {
-			ct_count_error(error);
+		if (unlikely(error == -EEXIST))
+			entry = bpf_map_lookup_elem(&podwire_ct, &a->flow.key);
+		if (likely(!entry)) {
+			if (unlikely(error))
+				ct_count_error(error);
+			report_verdict(skb, row);
 			return;
 		}
 	}
