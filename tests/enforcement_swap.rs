@@ -88,8 +88,13 @@ fn ids(folder: &Path, endpoint: EndpointId) -> (Option<u32>, Option<u32>) {
 /// The entries in force, read back.
 fn in_force(folder: &Path, endpoint: EndpointId) -> PolicyRows {
     let outer = PolicyMaps::open_pinned(folder).expect("pinned");
-    let map = outer.policy_id(endpoint).expect("readable").expect("in force");
-    PolicyMap::from_id(map, endpoint).expect("opens").entries().expect("readable").into_iter().collect()
+    loop {
+        let map = outer.policy_id(endpoint).expect("readable").expect("in force");
+        // Replaced between the two calls, it is gone.
+        if let Ok(policy) = PolicyMap::from_id(map, endpoint) {
+            return policy.entries().expect("readable").into_iter().collect();
+        }
+    }
 }
 
 #[test]

@@ -111,6 +111,10 @@ impl Enforcement {
         let unmaps: Vec<_> = new.keys().map(|prefix| Change::Withdraw(*prefix)).collect();
         undo.attempt("map its prefixes no more", move || self.map_prefixes(&unmaps));
         self.map_prefixes(&maps)?;
+        if !maps.is_empty() {
+            // A program under way may have found an address's identity before that, and will ask a policy for it.
+            self.writer.wait_for_programs()?;
+        }
 
         let before = &state.repository;
         self.store.save(&repository)?;

@@ -123,6 +123,19 @@ impl PolicyWriter {
         Ok(swap)
     }
 
+    /// Waits until every program that is under way has ended. The kernel does so whenever a slot is written, even with the map that
+    /// it has.
+    pub fn wait_for_programs(&self) -> Result<()> {
+        let in_force = self.in_force.lock();
+        for endpoint in in_force.keys() {
+            if let Some(id) = self.outer.policy_id(*endpoint)? {
+                return self.outer.replace(&[(*endpoint, &PolicyMap::from_slot(id, *endpoint)?)]);
+            }
+        }
+        // Nobody's packets are judged.
+        Ok(())
+    }
+
     /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was.
     pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) -> Result<Vec<EndpointId>> {
         let mut known = self.pins.endpoints()?;
@@ -220,7 +233,7 @@ impl PolicyWriter {
     /// Whether a policy in force had room for what it lacks.
     fn patch_one(&self, endpoint: EndpointId, rows: &PolicyRows, patch: &Patch) -> Result<bool> {
         let Some(id) = self.outer.policy_id(endpoint)? else { return Ok(false) };
-        let policy = PolicyMap::from_id(id, endpoint)?;
+        let policy = PolicyMap::from_slot(id, endpoint)?;
         if rows.len() > self.limit.min(policy.map().max_entries()) {
             return Ok(false);
         }

@@ -121,6 +121,13 @@ impl Handle {
         Ok(Self { fd, label, map_type: spec.map_type() })
     }
 
+    /// The map with a kernel id that is known to be as `spec` says, such as one out of a map of maps.
+    pub(crate) fn from_known_id(id: u32, spec: &MapSpec) -> Result<Self> {
+        let label = label(spec.name(), None);
+        let fd = MapFd::from_id(id).map_err(|error| system("open", &label, error))?;
+        Ok(Self { fd, label, map_type: spec.map_type() })
+    }
+
     pub(crate) fn pin(&self, path: &Path) -> Result<()> {
         self.fd.pin(path).map_err(|error| pin_error("pin", &self.label, path, error))
     }

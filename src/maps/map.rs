@@ -73,6 +73,11 @@ impl<K: Pod, V: Pod, T: Single> Map<K, V, T> {
 
     map_methods!();
 
+    /// Opens the map with a kernel id out of a map of maps: the kernel lets no map into one that is not like its template.
+    pub(crate) fn from_inner_id(id: u32, spec: &MapSpec) -> Result<Self> {
+        Self::from_handle(Handle::from_known_id(id, spec)?, spec)
+    }
+
     fn from_handle(handle: Handle, spec: &MapSpec) -> Result<Self> {
         check::rust_types::<K, V>(spec, T::TYPE)?;
         Ok(Self { handle, types: PhantomData })

@@ -83,6 +83,12 @@ impl PolicyMap {
         Ok(Self { map: LpmTrie::from_id(id, &Self::spec(endpoint).any_max_entries())? })
     }
 
+    /// Opens the map that stands in a slot, by the id that [`PolicyMaps::policy_id`] names. It is not compared with the specification:
+    /// the kernel did that when it was put there.
+    pub(crate) fn from_slot(id: u32, endpoint: EndpointId) -> Result<Self> {
+        Ok(Self { map: LpmTrie::from_inner_id(id, &Self::spec(endpoint).any_max_entries())? })
+    }
+
     /// The map below.
     pub const fn map(&self) -> &LpmTrie<PolicyKey, PolicyEntry> {
         &self.map
