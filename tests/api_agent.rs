@@ -110,7 +110,10 @@ fn labels_change_while_the_endpoint_runs() {
         "k8s:tier=front",
     ]));
     let labels = node.client().endpoint_labels(&id(&endpoint).into()).expect("labels");
-    assert_eq!(labels.status.security_relevant, ["k8s:app=api", "k8s:new=yes"]);
+    assert_eq!(
+        labels.status.security_relevant,
+        ["k8s:app=api", "k8s:io.kubernetes.pod.namespace=default", "k8s:new=yes"]
+    );
     node.client()
         .change_endpoint_labels(&id(&endpoint).into(), &LabelConfigurationSpec::default())
         .expect("all labels taken away");
@@ -244,7 +247,10 @@ fn a_restart_keeps_endpoints_and_connections() {
     let after = node.client().endpoint(&id(&web).into()).expect("the endpoint is back");
     assert_eq!(addresses(&after), addresses(&web));
     let status = after.status.expect("a status");
-    assert_eq!(status.labels.expect("labels").security_relevant, ["k8s:app=web"]);
+    assert_eq!(
+        status.labels.expect("labels").security_relevant,
+        ["k8s:app=web", "k8s:io.kubernetes.pod.namespace=default"]
+    );
     assert!(agent.terminate().success());
     assert!(!node.socket().exists(), "an agent that ends takes its socket along");
     exchange_udp(&one, &two, addresses(&db).ipv6.expect("an address").into());

@@ -220,6 +220,12 @@ static __always_inline void entry_renew(struct __sk_buff *skb, struct admission 
 		ct_count_error(-EBUSY);
 		return;
 	}
+	/* What was collected meanwhile may have been given to another connection. */
+	if (ct_find(&a->flow.key) != entry) {
+		__sync_lock_test_and_set(&entry->claim, 0);
+		ct_count_error(-EBUSY);
+		return;
+	}
 	path_break(&entry->dir[0]);
 	path_break(&entry->dir[1]);
 	ct_reset(entry, a->flow.direction, a->now);
@@ -247,7 +253,7 @@ static __always_inline long entry_insert(struct __sk_buff *skb, struct admission
 		path_write(ct_dir(entry, a->flow.direction), &path);
 		ct_dir(entry, a->flow.direction)->seal = seal_of(a->generation, a->flow.tag, path.flags);
 	}
-	return bpf_map_update_elem(&podwire_ct, &a->flow.key, entry, BPF_NOEXIST);
+	return ct_insert(&a->flow.key, entry);
 }
 
 /* The entry of a connection that a packet opens and may open. */
@@ -261,7 +267,7 @@ static __always_inline void note_opened(struct __sk_buff *skb, struct admission 
 		error = entry_insert(skb, a, row);
 		/* Opened again, or by another CPU at the same time. */
 		if (unlikely(error == -EEXIST))
-			entry = bpf_map_lookup_elem(&podwire_ct, &a->flow.key);
+			entry = ct_find(&a->flow.key);
 		if (likely(!entry)) {
 			if (unlikely(error))
 				ct_count_error(error);
@@ -379,7 +385,7 @@ __noinline int admit(struct __sk_buff *skb, struct admission *a)
 		if (verdict <= 0)
 			return verdict;
 	} else if (a->flow.kind != FLOW_OPENS) {
-		entry = bpf_map_lookup_elem(&podwire_ct, &a->flow.key);
+		entry = ct_find(&a->flow.key);
 		if (entry && ct_is_live(entry, a->now))
 			return admit_member(skb, a, entry);
 	}

@@ -81,6 +81,26 @@ static __always_inline void path_write(struct podwire_ct_dir *dir, const struct 
 	dir->dst_id = path->dst_id;
 }
 
+/*
+ * The entry of a connection. The key is copied to the stack: before Linux 6.2 a map takes no key from memory that a global
+ * function was handed.
+ */
+static __always_inline struct podwire_ct_entry *ct_find(const struct podwire_ct_key *key)
+{
+	__u64 words[sizeof(*key) / 8];
+
+	__builtin_memcpy(words, key, sizeof(words));
+	return bpf_map_lookup_elem(&podwire_ct, words);
+}
+
+static __always_inline long ct_insert(const struct podwire_ct_key *key, const struct podwire_ct_entry *entry)
+{
+	__u64 words[sizeof(*key) / 8];
+
+	__builtin_memcpy(words, key, sizeof(words));
+	return bpf_map_update_elem(&podwire_ct, words, entry, BPF_NOEXIST);
+}
+
 static __always_inline void ct_count_error(long error)
 {
 	__u32 errno = -error & (CT_ERRORS - 1);

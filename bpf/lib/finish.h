@@ -5,8 +5,10 @@
 #include "lib/events.h"
 #include "lib/metrics.h"
 
-static __noinline int finish_drop(struct __sk_buff *skb, int verdict, const struct sender *from)
+__noinline int finish_drop(struct __sk_buff *skb, int verdict, const struct sender *from)
 {
+	if (!from)
+		return TC_ACT_SHOT;
 	count_drop(skb, verdict, from->direction);
 	emit_drop(skb, verdict, from);
 	return TC_ACT_SHOT;

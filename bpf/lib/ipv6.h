@@ -43,6 +43,50 @@ static __always_inline bool icmp6_hidden(struct __sk_buff *skb, __u32 offset)
 	return bpf_skb_load_bytes(skb, offset, &type, sizeof(type)) || is_ndp(type);
 }
 
+enum extension_step {
+	EXTENSION_NEXT, /* another header follows */
+	EXTENSION_END, /* the transport header follows, or nothing that can be looked at */
+	EXTENSION_BAD,
+};
+
+/*
+ * Looks at the header that packet->proto announces at packet->offset, and moves both behind it. A global function, which the
+ * verifier checks once and not for every header.
+ */
+__noinline int extension_step(struct __sk_buff *skb, struct datagram *packet, __u32 count)
+{
+	struct extension extension;
+	__u8 header;
+
+	if (!packet)
+		return EXTENSION_BAD;
+	header = packet->proto;
+	if (!is_extension(header)) {
+		if (count && header == IPPROTO_ICMP6 && icmp6_hidden(skb, packet->offset))
+			return EXTENSION_BAD;
+		return EXTENSION_END;
+	}
+	/* Hop-by-hop options may only come first. */
+	if (count == EXTENSIONS_MAX || (header == EXTENSION_HOP_BY_HOP && count > 0))
+		return EXTENSION_BAD;
+	if (bpf_skb_load_bytes(skb, packet->offset, &extension, sizeof(extension)))
+		return EXTENSION_BAD;
+	if (header == EXTENSION_ROUTING && extension.type == 0)
+		return EXTENSION_BAD;
+	packet->proto = extension.next;
+	packet->offset += extension_length(header, extension.length);
+	if (header == EXTENSION_FRAGMENT) {
+		__be16 place = *(__be16 *)&extension.type;
+
+		packet->fragment.id = *(__be32 *)&extension.rest[1];
+		packet->fragment.is_later = place & bpf_htons(FRAGMENT_OFFSET);
+		packet->fragment.is_first = place & bpf_htons(FRAGMENT_MORE) && !packet->fragment.is_later;
+		if (packet->fragment.is_later)
+			return EXTENSION_END;
+	}
+	return packet->offset > skb->len ? EXTENSION_BAD : EXTENSION_NEXT;
+}
+
 /*
  * Walks the extension headers to the transport header: 0 where they are whole and none is forbidden, else -1. Behind a
  * fragment header that is not the first there are no headers to look at. Routing headers of type 0 are forbidden (RFC 5095),
@@ -50,41 +94,16 @@ static __always_inline bool icmp6_hidden(struct __sk_buff *skb, __u32 offset)
  */
 static __noinline int extensions_walk(struct __sk_buff *skb, struct datagram *packet)
 {
-	__u32 offset = ETH_HLEN + IPV6_HLEN;
-	__u8 header = packet->proto;
-	struct extension extension;
+	int step = EXTENSION_NEXT;
 
+	packet->offset = ETH_HLEN + IPV6_HLEN;
+	/* Without a loop: Linux 6.1 takes one only in a shape that the compiler does not promise. */
+#pragma clang loop unroll(full)
 	for (int count = 0; count <= EXTENSIONS_MAX; count++) {
-		if (!is_extension(header)) {
-			packet->proto = header;
-			packet->offset = offset;
-			return count && header == IPPROTO_ICMP6 && icmp6_hidden(skb, offset) ? -1 : 0;
-		}
-		/* Hop-by-hop options may only come first. */
-		if (count == EXTENSIONS_MAX || (header == EXTENSION_HOP_BY_HOP && count > 0))
-			return -1;
-		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
-			return -1;
-		if (header == EXTENSION_ROUTING && extension.type == 0)
-			return -1;
-		if (header == EXTENSION_FRAGMENT) {
-			__be16 place = *(__be16 *)&extension.type;
-
-			packet->fragment.id = *(__be32 *)&extension.rest[1];
-			if (place & bpf_htons(FRAGMENT_OFFSET)) {
-				packet->fragment.is_later = true;
-				packet->proto = extension.next;
-				packet->offset = offset + sizeof(extension);
-				return 0;
-			}
-			packet->fragment.is_first = place & bpf_htons(FRAGMENT_MORE);
-		}
-		offset += extension_length(header, extension.length);
-		if (offset > skb->len)
-			return -1;
-		header = extension.next;
+		if (step == EXTENSION_NEXT)
+			step = extension_step(skb, packet, count);
 	}
-	return -1;
+	return step == EXTENSION_END ? 0 : -1;
 }
 
 /* The Ethernet header of a packet whose IPv6 header is whole, or NULL. */

@@ -2,7 +2,7 @@
 
 use crate::api::{EndpointChangeRequest, EndpointKey};
 use crate::endpoint::{DeviceRef, EndpointRef, EndpointSpec};
-use crate::{Error, IfIndex, Labels, Result};
+use crate::{Error, IfIndex, Label, Labels, Result};
 
 impl TryFrom<EndpointKey> for EndpointRef {
     type Error = Error;
@@ -26,8 +26,19 @@ impl TryFrom<EndpointKey> for EndpointRef {
     }
 }
 
+/// By this label policies know a pod's namespace. A runtime tells the namespace, but no labels.
+const NAMESPACE: (&str, &str) = ("k8s", "io.kubernetes.pod.namespace");
+
+fn add_namespace(labels: &mut Labels, namespace: &str) -> Result<()> {
+    let (source, key) = NAMESPACE;
+    if labels.iter().any(|label| (label.source(), label.key()) == NAMESPACE) {
+        return Ok(());
+    }
+    labels.insert(Label::new(source, key, namespace)?)
+}
+
 impl EndpointChangeRequest {
-    /// The endpoint that the request asks for. A device that the request names exists already; without one, the endpoint
+    /// The endpoint that the request asks for. A pod gets a label of its namespace, unless the request has one. A device that the request names exists already; without one, the endpoint
     /// gets a new device in the namespace that the request names.
     ///
     /// # Errors
@@ -35,13 +46,17 @@ impl EndpointChangeRequest {
     /// `InvalidInput`, naming the field.
     pub fn into_spec(self) -> Result<EndpointSpec> {
         let device = self.device()?;
+        let mut labels = Labels::parse(&self.labels)?;
+        if let (Some(namespace), Some(_)) = (&self.k8s_namespace, &self.k8s_pod_name) {
+            add_namespace(&mut labels, namespace)?;
+        }
         let name = match (self.k8s_namespace, self.k8s_pod_name, &self.container_id) {
             (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
             (_, _, Some(container)) => container.clone(),
             _ => return Err(Error::invalid("container-id", "", "give it, or k8s-namespace and k8s-pod-name")),
         };
         let addressing = self.addressing.unwrap_or_default();
-        let mut spec = EndpointSpec::new(name).labels(Labels::parse(&self.labels)?);
+        let mut spec = EndpointSpec::new(name).labels(labels);
         if addressing.addresses().next().is_some() {
             spec = spec
                 .ipv4(addressing.ipv4.map(|address| (address, addressing.ipv4_expiration_uuid)))
@@ -78,5 +93,24 @@ impl EndpointChangeRequest {
             node_mac: self.host_mac.ok_or_else(|| required("host-mac"))?,
             mac: self.mac.ok_or_else(|| required("mac"))?,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_namespace(namespace: &str, labels: &[&str]) -> Result<Vec<String>> {
+        let mut labels = Labels::parse(labels)?;
+        add_namespace(&mut labels, namespace)?;
+        Ok(labels.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_namespace() {
+        let (own, given) = ("k8s:io.kubernetes.pod.namespace=own", "k8s:io.kubernetes.pod.namespace=shop");
+        assert_eq!(with_namespace("shop", &["k8s:app=web"]).expect("valid"), ["k8s:app=web", given]);
+        assert_eq!(with_namespace("shop", &[own]).expect("valid"), [own]);
+        assert!(with_namespace("a b", &[]).is_err());
     }
 }
