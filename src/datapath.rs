@@ -9,6 +9,7 @@ mod inspect;
 mod node;
 mod open;
 mod policy;
+pub mod simulator;
 mod status;
 mod sysctls;
 
@@ -23,6 +24,7 @@ pub use cleanup::CleanedUp;
 pub use config::{Devices, NodeConfig};
 pub use inspect::{MapOverview, MapRow};
 pub use node::{LOOPBACK_IPV4, Node, NodeDevice};
+pub use simulator::Simulator;
 pub use status::{Health, Status};
 
 use crate::conntrack::{Collected, Conntrack};
@@ -55,6 +57,8 @@ pub struct Datapath {
     conntrack: Conntrack,
     /// Whether the caller has said that everything which should exist does.
     synced: AtomicBool,
+    /// Held while a simulator is loaded: one at a time uses its folder.
+    simulators: parking_lot::Mutex<()>,
     _locks: [Lock; 2],
 }
 

@@ -65,6 +65,7 @@
 //! | [`events`] | what the programs report, decoded, as text and as JSON |
 //! | [`endpoint`] | endpoints: states, creation with undo, restoration, removal |
 //! | [`Datapath`] | the facade over all of it |
+//! | [`simulator`] | what would become of a packet: the node's own programs asked, on copies of what they judge by |
 //! | `api` | the models of the agent's HTTP API and a client (feature `api`) |
 //! | `cni` | the CNI specification's types and verbs (feature `cni`) |
 //!
@@ -121,7 +122,7 @@ mod undo;
 pub use clock::{Clock, ManualClock, MonotonicClock};
 pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
-    NodeConfig, NodeDevice, Status,
+    NodeConfig, NodeDevice, Simulator, Status, simulator,
 };
 pub use error::{DocumentProblem, Error, ErrorKind, Result};
 pub use ids::{EndpointId, IfIndex, SecurityId};

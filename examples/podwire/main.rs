@@ -16,6 +16,7 @@ mod metrics;
 mod monitor;
 mod node;
 mod policy;
+mod policy_trace;
 mod policy_wait;
 mod report;
 mod status;
@@ -115,6 +116,17 @@ enum Command {
     Version,
 }
 
+impl Command {
+    /// How a process ends that could not do this.
+    fn failure(&self) -> ExitCode {
+        match self {
+            // 1 is an answer: denied.
+            Self::Policy(policy::Command::Trace(_)) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 /// Accepts `unix://` and a path.
 fn socket_of_uri(uri: &str) -> Result<PathBuf, String> {
     match uri.strip_prefix("unix://") {
@@ -134,7 +146,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "Error: {}", one_line(&error));
-            ExitCode::FAILURE
+            cli.command.failure()
         }
     }
 }

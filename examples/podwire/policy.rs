@@ -9,9 +9,9 @@ use clap::Subcommand;
 use podwire::Error;
 use podwire::api::{Client, NumberedRule, Policy, PolicyLabel, SelectorIdentityMapping};
 
-use crate::policy_wait;
 use crate::report::Report;
 use crate::table;
+use crate::{policy_trace, policy_wait};
 
 /// What names the policy that a rule comes from, among the rule's labels.
 const POLICY_NAME: &str = "io.cilium.k8s.policy.name";
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Selectors(Style),
     /// Show the selectors of the endpoints that rules are about, and the identities they select.
     SubjectSelectors(Style),
+    /// Show what would become of a packet, now or with other policies; changes nothing. Ends with 0 if it is allowed, 1 if
+    /// not, 2 if that can't be told.
+    Trace(policy_trace::Args),
     /// Wait until a revision is in force at all endpoints.
     Wait(policy_wait::Args),
 }
@@ -68,6 +71,7 @@ pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> 
         Command::SubjectSelectors(style) => {
             selectors(client.policy_subject_selectors().context("cannot get selectors")?, style)
         }
+        Command::Trace(args) => policy_trace::run(args, client),
         Command::Wait(args) => policy_wait::run(args, client),
     }
 }
@@ -86,7 +90,7 @@ fn import(client: &Client, file: &Path) -> anyhow::Result<Report> {
     Ok(Report::new(revision(&policy), &policy)?)
 }
 
-fn read(file: &Path) -> io::Result<String> {
+pub(crate) fn read(file: &Path) -> io::Result<String> {
     if file != Path::new("-") {
         return fs::read_to_string(file);
     }

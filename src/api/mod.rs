@@ -26,6 +26,7 @@ mod status;
 mod tables;
 mod text;
 mod time;
+mod trace;
 mod view;
 
 pub use address::{AddressPair, IpamAddressResponse, IpamResponse, NodeAddressing, NodeAddressingElement};
@@ -50,6 +51,9 @@ pub use status::{
 };
 pub use tables::{BpfMap, BpfMapEntry, BpfMapList, DebugInfo, IpListEntry, IpListEntryMetadata, MapAction, Metric};
 pub use time::{NEVER, timestamp, timestamp_millis};
+pub use trace::{
+    PolicyTrace, PolicyTraceRequest, TraceChange, TraceConnection, TraceDevice, TraceDrop, TracePolicy, TraceSide,
+};
 
 /// Where an agent serves its API unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/podwire/podwire.sock";

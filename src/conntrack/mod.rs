@@ -44,7 +44,7 @@ use crate::program::Program;
 use crate::tables::{Connection, CtErrors, CtMap};
 
 /// The program that removes what is dead.
-const COLLECT: &str = "podwire_ct_collect";
+pub(crate) const COLLECT: &str = "podwire_ct_collect";
 
 /// The connections of a node.
 pub struct Conntrack {

@@ -107,6 +107,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
         forwards,
         conntrack,
         synced: AtomicBool::new(false),
+        simulators: Default::default(),
         _locks: locks,
     })
 }

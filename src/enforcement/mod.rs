@@ -15,6 +15,7 @@ mod state;
 mod store;
 mod swap;
 mod timings;
+mod trial;
 mod view;
 mod writer;
 
@@ -23,5 +24,6 @@ pub use engine::{Enforcement, EnforcementConfig};
 pub use rows::PolicyRows;
 pub use swap::{Swap, Swapped};
 pub use timings::{Span, SwapTimings};
+pub use trial::Trial;
 pub use view::{RealizedPolicy, SelectorInUse};
 pub use writer::PolicyWriter;

@@ -173,7 +173,7 @@ impl Enforcement {
 }
 
 /// The numbers of rules that are gone, and the rules that are new.
-fn difference(before: &Repository, after: &Repository) -> (BTreeSet<RuleNumber>, Vec<FlatRule>) {
+pub(super) fn difference(before: &Repository, after: &Repository) -> (BTreeSet<RuleNumber>, Vec<FlatRule>) {
     let numbers = |repository: &Repository| repository.flat().map(|rule| rule.rule).collect::<BTreeSet<_>>();
     let (old, new) = (numbers(before), numbers(after));
     let added = after.flat().filter(|rule| !old.contains(&rule.rule)).cloned().collect();

@@ -39,6 +39,16 @@ pub struct SelectorInUse {
     pub identities: Vec<SecurityId>,
 }
 
+impl RealizedPolicy {
+    /// Whether traffic in this direction needs a rule that allows it.
+    pub fn is_enforced(&self, direction: PolicyDirection) -> bool {
+        match direction {
+            PolicyDirection::Ingress => self.ingress,
+            PolicyDirection::Egress => self.egress,
+        }
+    }
+}
+
 impl Enforcement {
     /// The policy in force for an endpoint.
     pub fn realized(&self, endpoint: EndpointId) -> Option<RealizedPolicy> {

@@ -46,6 +46,7 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/identity/{id}", get(identity::get))
         .route("/policy", policy.layer(DefaultBodyLimit::max(policy::LONGEST_DOCUMENT)))
         .route("/policy/rules", get(policy::rules))
+        .route("/policy/trace", post(policy::trace).layer(DefaultBodyLimit::max(policy::LONGEST_DOCUMENT)))
         .route("/policy/selectors", get(policy::selectors))
         .route("/policy/subject-selectors", get(policy::subject_selectors))
         .route("/ip", get(ip::list))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use podwire::api::{NumberedRule, Policy, SelectorIdentityMapping};
+use podwire::api::{NumberedRule, Policy, PolicyTrace, PolicyTraceRequest, SelectorIdentityMapping};
 use podwire::policy;
 use podwire::{Label, Labels};
 
@@ -65,6 +65,22 @@ pub(super) async fn selectors(State(agent): Node) -> Reply<Json<Vec<SelectorIden
 
 pub(super) async fn subject_selectors(State(agent): Node) -> Reply<Json<Vec<SelectorIdentityMapping>>> {
     blocking(move || Ok(Json(SelectorIdentityMapping::subjects(agent.datapath.policy())))).await
+}
+
+/// The body describes a packet; nothing that is in force changes.
+pub(super) async fn trace(State(agent): Node, Sent(request): Sent<PolicyTraceRequest>) -> Reply<Json<PolicyTrace>> {
+    blocking(move || {
+        let packet = request.packet()?;
+        let policies = request.policy.as_deref().map(policy::Policy::from_yaml).transpose()?;
+        let trial = policies.map(|policies| agent.datapath.policy().try_out(policies)).transpose()?;
+        let mut simulator = agent.datapath.simulator()?;
+        let verdict = match &trial {
+            Some(trial) => simulator.run_under(trial, &packet),
+            None => simulator.run(&packet),
+        };
+        Ok(Json(PolicyTrace::from(&verdict?)))
+    })
+    .await
 }
 
 fn shown(agent: &Arc<Agent>, labels: &Labels) -> Reply<Json<Policy>> {

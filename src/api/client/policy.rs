@@ -4,7 +4,7 @@ use ureq::http::Method;
 
 use super::Client;
 use crate::Result;
-use crate::api::{NumberedRule, Policy, SelectorIdentityMapping};
+use crate::api::{NumberedRule, Policy, PolicyTrace, PolicyTraceRequest, SelectorIdentityMapping};
 
 const POLICY: &str = "/v1/policy";
 
@@ -41,6 +41,15 @@ impl Client {
     /// The rules in force by number. A path of our own.
     pub fn policy_rules(&self) -> Result<Vec<NumberedRule>> {
         self.fetch(Method::GET, "/v1/policy/rules")
+    }
+
+    /// What would become of a packet, also with policies that are not in force. Nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an endpoint that there is not; `InvalidInput` for what is no packet, or no policy.
+    pub fn trace_policy(&self, request: &PolicyTraceRequest) -> Result<PolicyTrace> {
+        self.submit(Method::POST, "/v1/policy/trace", request)
     }
 
     /// The selectors of peers in use.

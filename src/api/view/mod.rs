@@ -6,3 +6,4 @@ mod node;
 mod policy;
 mod request;
 mod status;
+mod trace;
