@@ -435,3 +435,36 @@ fn reaches(from: &TestNetns, to: &TestNetns, address: IpAddr, port: u16) -> bool
     server.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
     client.send_to(b"ping", (address, port)).is_ok() && server.recv(&mut [0; 16]).is_ok()
 }
+
+/// Through a native device the network's packets go to their endpoint, past the stack; and what is audited passes.
+#[test]
+fn from_the_network_and_under_audit() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let socket = node.netns.socket();
+    let device = |name| podwire::netlink::DeviceSpec { name, ..Default::default() };
+    let wire = podwire::netlink::VethSpec { device: device("eth0"), peer: device("far0"), up: true };
+    let native = socket.link_create_veth(&wire).expect("a wire").index;
+    let config = TestNode::config().devices(podwire::Devices::Named(vec!["eth0".to_owned()]));
+    let datapath = node.try_open(config).expect("opens");
+    let web = node.create(&datapath, "default/web", &pod);
+    let closed = r#"{"endpointSelector": {}, "ingress": [{"fromCIDR": ["198.51.100.0/24"]}]}"#;
+    datapath.policy().upsert(policy(closed)).expect("in force");
+    let run =
+        |packet: Packet| node.netns.run(|| datapath.simulator().and_then(|mut s| s.run(&packet))).expect("a packet");
+
+    let known = run(Packet::sctp(place("198.51.100.7"), at(&web), 9));
+    assert!(known.allowed && known.program == "cil_from_netdev", "{known:?}");
+    assert!(known.source.as_ref().is_some_and(|side| side.identity.is_cidr()), "{known:?}");
+    let entry = known.connection_after.expect("it opens one");
+    assert_eq!((entry.forward.in_device, entry.forward.out_device), (Some(native), Some(web.record.ifindex)));
+    let denied = run(Packet::udp(place("world"), at(&web), 9));
+    assert_eq!((denied.program, denied.reason()), ("cil_from_netdev", Some(DropReason::PolicyDenied)));
+    let liar = run(Packet::udp(place("10.50.0.77"), at(&web), 9));
+    assert_eq!((liar.reason(), liar.policies.len()), (Some(DropReason::InvalidSourceIp), 0));
+    let passing = run(Packet::udp(place("world"), place("198.51.100.7"), 9));
+    assert!(passing.allowed && matches!(&passing.way, Way::Stack(device) if device.ifindex == native), "{passing:?}");
+
+    node.netns.run(|| datapath.endpoints().set_audit(web.id(), true)).expect("audited");
+    let audited = run(Packet::udp(place("world"), at(&web), 9));
+    assert!(audited.allowed && audited.policies[0].action == VerdictAction::Audit, "{audited:?}");
+}
