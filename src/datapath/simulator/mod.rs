@@ -35,7 +35,8 @@ use crate::{Result, SecurityId};
 /// live is only read: no counter, no connection, no event and no generation changes. A packet that the kernel's stack would handle
 /// is followed until it gets there.
 ///
-/// Loading takes about a tenth of a second, a packet about a millisecond, and ten more after a policy has changed.
+/// Loading verifies every program once more (0.4 s on a busy machine). Then a packet takes less than a millisecond, but some 20 the
+/// first one that its endpoints' policies judge: these are put into an outer map, which waits for RCU.
 pub struct Simulator<'a> {
     datapath: &'a Datapath,
     live: Tables,
