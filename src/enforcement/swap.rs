@@ -18,8 +18,11 @@ use super::timings::SwapTimings;
 use crate::tables::{PolicyMap, PolicyMaps};
 use crate::{EndpointId, Error, Result};
 
-/// How often the slot is read while the thread starts.
+/// In which intervals the slot is read where the thread takes long to start.
 const POLL: Duration = Duration::from_micros(20);
+
+/// How often the slot is read before that.
+const YIELDS: usize = 100;
 
 /// How many removals wait at the same time.
 const REMOVERS: usize = 32;
@@ -149,6 +152,13 @@ pub(super) fn begin(outer: &Arc<PolicyMaps>, change: Change) -> Result<Option<Co
     if let Err(error) = spawned {
         debug!("no thread for a policy swap, so that its caller waits: {error}");
         return change.apply(outer).map(|()| None);
+    }
+    // The thread is about to run: who yields to it goes on sooner than who sleeps.
+    for _ in 0..YIELDS {
+        if change.is_visible(outer)? {
+            return Ok(Some(Completion(receiver)));
+        }
+        thread::yield_now();
     }
     loop {
         match receiver.recv_timeout(POLL) {
