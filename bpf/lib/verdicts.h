@@ -80,7 +80,7 @@ static __always_inline void row_judge(struct podwire_verdict *row, const struct 
  * The verdict on a connection. The caller read the generation before anything else, so that what is remembered under it is at
  * least as new as it says.
  */
-static __noinline struct podwire_verdict *judge(const struct judged *what)
+static __always_inline struct podwire_verdict *judge(const struct judged *what)
 {
 	__u32 index = hash40(what) & (VERDICT_ROWS - 1);
 	struct podwire_verdict *row = bpf_map_lookup_elem(&podwire_verdicts, &index);
