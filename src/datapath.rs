@@ -132,6 +132,7 @@ impl Datapath {
         let reach = self.endpoints.reach();
         reach.mark_complete();
         let drift = reach.resync()?;
+        self.enforcement.advance()?;
         let policies = self.enforcement.remove_strays()?;
         let generations = self.programs.generation().remove_others(&self.paths.programs())?;
         Ok(Leftovers { endpoints, addresses: drift.foreign, rows, policies, generations })
@@ -153,6 +154,8 @@ impl Datapath {
                 "cilium_lxc: {} entries were missing, {} different, {} not ours; {} repaired",
                 drift.missing, drift.different, drift.foreign, drift.reconciled.repaired
             );
+            // What the programs remember may come from what was wrong.
+            self.enforcement.advance()?;
         }
         self.enforcement.maintain()?;
         self.forwards.copy_to(&self.metrics)
