@@ -44,14 +44,13 @@ impl PolicyMap {
 
     /// The specification of an endpoint's map at the default size.
     pub fn spec(endpoint: EndpointId) -> MapSpec {
-        Self::inner_spec().named(Self::name(endpoint))
+        Self::inner_spec().layouts::<PolicyKey, PolicyEntry>().named(Self::name(endpoint))
     }
 
-    /// What every endpoint's map looks like, but for its name and size.
+    /// What every endpoint's map looks like, but for its name and size. It has no type information: the programs' template has none,
+    /// and Linux 6.1 takes no inner map that has (`bpf_map_meta_equal`, by `timer_off`).
     pub const fn inner_spec() -> MapSpec {
-        MapSpec::lpm::<PolicyKey, PolicyEntry>("cilium_policy_v2", Self::MAX_ENTRIES)
-            .flags(RDONLY_PROG)
-            .layouts::<PolicyKey, PolicyEntry>()
+        MapSpec::lpm::<PolicyKey, PolicyEntry>("cilium_policy_v2", Self::MAX_ENTRIES).flags(RDONLY_PROG)
     }
 
     /// Creates an unpinned map of `max_entries` for an endpoint.
@@ -60,7 +59,9 @@ impl PolicyMap {
     ///
     /// `PermissionDenied` without CAP_BPF, `InvalidInput` for a size the kernel refuses.
     pub fn create(endpoint: EndpointId, max_entries: u32) -> Result<Self> {
-        Ok(Self { map: LpmTrie::create(&Self::spec(endpoint).with_max_entries(max_entries))? })
+        Ok(Self {
+            map: LpmTrie::create(&Self::inner_spec().named(Self::name(endpoint)).with_max_entries(max_entries))?,
+        })
     }
 
     /// Opens an endpoint's pinned map of any size; `path` is the pin, or the directory that holds it under its own name.
