@@ -235,7 +235,7 @@ static __always_inline void entry_renew(struct __sk_buff *skb, struct admission 
 	__sync_lock_test_and_set(&entry->claim, 0);
 }
 
-static __always_inline long entry_insert(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
+static __always_inline int entry_insert(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
 {
 	__u32 zero = 0;
 	struct podwire_ct_entry *entry = bpf_map_lookup_elem(&podwire_ct_new, &zero);
@@ -261,7 +261,7 @@ static __always_inline void note_opened(struct __sk_buff *skb, struct admission 
 					const struct podwire_verdict *row)
 {
 	bool is_over;
-	long error;
+	int error;
 
 	if (!entry) {
 		error = entry_insert(skb, a, row);

@@ -93,7 +93,8 @@ static __always_inline struct podwire_ct_entry *ct_find(const struct podwire_ct_
 	return bpf_map_lookup_elem(&podwire_ct, words);
 }
 
-static __always_inline long ct_insert(const struct podwire_ct_key *key, const struct podwire_ct_entry *entry)
+/* The error is an int: before Linux 6.4 the upper half of what comes back means nothing. */
+static __always_inline int ct_insert(const struct podwire_ct_key *key, const struct podwire_ct_entry *entry)
 {
 	__u64 words[sizeof(*key) / 8];
 
@@ -101,7 +102,7 @@ static __always_inline long ct_insert(const struct podwire_ct_key *key, const st
 	return bpf_map_update_elem(&podwire_ct, words, entry, BPF_NOEXIST);
 }
 
-static __always_inline void ct_count_error(long error)
+static __always_inline void ct_count_error(int error)
 {
 	__u32 errno = -error & (CT_ERRORS - 1);
 	__u64 *count = bpf_map_lookup_elem(&podwire_ct_errors, &errno);
