@@ -125,6 +125,19 @@ static __always_inline int denied(struct __sk_buff *skb, struct admission *a, co
 	return DROP(row->reason);
 }
 
+/* Whether a packet may pass as far as its two sides and the verdict on its connection go: 0, or a drop. */
+static __always_inline int check_verdict(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
+{
+	int verdict;
+
+	if (!is_ready(a))
+		return DROP(REASON_ENDPOINT_NOT_READY);
+	verdict = check_target(a);
+	if (verdict)
+		return verdict;
+	return row->reason ? denied(skb, a, row) : 0;
+}
+
 static __always_inline void path_of(const struct admission *a, struct path *path, __u32 ifindex)
 {
 	__u64 host_mac = cfg_host_mac;
@@ -195,13 +208,9 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, s
 		target_find(a);
 	else
 		target_of_row(&a->target, row);
-	if (!is_ready(a))
-		return DROP(REASON_ENDPOINT_NOT_READY);
-	verdict = check_target(a);
+	verdict = check_verdict(skb, a, row);
 	if (verdict)
 		return verdict;
-	if (row->reason)
-		return denied(skb, a, row);
 	a->from.reason = is_reply ? TRACE_REASON_REPLY : TRACE_REASON_ESTABLISHED;
 	note_verdict(skb, entry, row);
 	ct_update(entry, &a->flow, skb->len, a->now);
@@ -303,13 +312,9 @@ static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, s
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	admission_parties(a, row, false);
 	target_of_row(&a->target, row);
-	if (!is_ready(a))
-		return DROP(REASON_ENDPOINT_NOT_READY);
-	verdict = check_target(a);
+	verdict = check_verdict(skb, a, row);
 	if (verdict)
 		return verdict;
-	if (row->reason)
-		return denied(skb, a, row);
 	if (a->flow.kind == FLOW_UNTRACKED || a->flow.kind == FLOW_ICMP_ERROR) {
 		report_verdict(skb, row);
 		return 0;
@@ -352,13 +357,9 @@ static __noinline int admit_related(struct __sk_buff *skb, struct admission *a)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	admission_resolve(a);
 	target_find(a);
-	if (!is_ready(a))
-		return DROP(REASON_ENDPOINT_NOT_READY);
-	verdict = check_target(a);
+	verdict = check_verdict(skb, a, row);
 	if (verdict)
 		return verdict;
-	if (row->reason)
-		return denied(skb, a, row);
 	a->from.reason = TRACE_REASON_RELATED;
 	return 0;
 }

@@ -25,6 +25,14 @@ static __always_inline bool row_is_for(const struct podwire_verdict *row, const 
 	       load64(&row->dport_be) == load64(&what->dport_be);
 }
 
+/* Without the generation: a verdict of an earlier one is overwritten where it stands. */
+static __always_inline __u32 row_index(const struct judged *what)
+{
+	__u64 words[5] = { what->src[0], what->src[1], what->dst[0], what->dst[1], (__u32)load64(&what->dport_be) };
+
+	return hash40(words) & (VERDICT_ROWS - 1);
+}
+
 static __always_inline void row_resolve(struct podwire_verdict *row, const struct judged *what, struct party *src,
 					struct party *dst)
 {
@@ -82,7 +90,7 @@ static __always_inline void row_judge(struct podwire_verdict *row, const struct 
  */
 static __always_inline struct podwire_verdict *judge(const struct judged *what)
 {
-	__u32 index = hash40(what) & (VERDICT_ROWS - 1);
+	__u32 index = row_index(what);
 	struct podwire_verdict *row = bpf_map_lookup_elem(&podwire_verdicts, &index);
 	struct party src, dst;
 

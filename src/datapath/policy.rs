@@ -10,7 +10,7 @@ use crate::enforcement::{Enforcement, EnforcementConfig, PolicyWriter};
 use crate::identity::{IdentityAllocator, IdentityConfig, LocalIdentities, World};
 use crate::ipcache::IpCacheManager;
 use crate::policy::{PolicyOptions, WorldIdentities};
-use crate::tables::{IpCache, PolicyMaps, Switches};
+use crate::tables::{IpCache, LxcEntry, LxcMap, PolicyMaps, Switches};
 
 /// The file of the state directory with the policies last accepted.
 pub(super) const POLICIES: &str = "policy.json";
@@ -31,9 +31,15 @@ pub(super) fn open(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<Ar
         Some(delay) => IdentityConfig::new(world).release_delay(delay),
         None => IdentityConfig::new(world),
     };
-    let identities: Arc<dyn IdentityAllocator> =
-        Arc::new(LocalIdentities::open(paths.state(IDENTITIES), identity_config)?);
+    let identities = LocalIdentities::open(paths.state(IDENTITIES), identity_config)?;
     let ipcache = Arc::new(IpCacheManager::open(IpCache::open_pinned(paths.maps())?, world)?);
+    // Where the state directory was lost and the maps were not, addresses still have numbers of an earlier life.
+    let left = LxcMap::open_pinned(paths.maps())?.entries()?.into_iter().filter_map(|(_, entry)| match entry {
+        LxcEntry::Endpoint(endpoint) => Some(endpoint.identity),
+        _ => None,
+    });
+    identities.avoid(left.chain(ipcache.peers().into_iter().map(|peer| peer.entry.identity)));
+    let identities: Arc<dyn IdentityAllocator> = Arc::new(identities);
     let addresses: Vec<_> = node.addresses().collect();
     ipcache.set_host_addresses(&addresses)?.into_result()?;
 
