@@ -44,9 +44,11 @@ SHARED(node_value);
 
 SHARED(podwire_ct_key);
 SHARED(podwire_ct_dir);
-SHARED(podwire_ct_nat);
 SHARED(podwire_ct_entry);
+SHARED(podwire_ct_bucket);
 SHARED(podwire_ct_collect);
+SHARED(podwire_ct_remove);
+SHARED(podwire_ct_insert);
 SHARED(podwire_verdict);
 
 SHARED(ipv4_frag_id);

@@ -106,7 +106,8 @@ struct podwire_runtime {
 	__u32 drop_events_per_window; /* drop events per CPU and window of 256 ticks; 0: none */
 	__u32 generation; /* of policy, identities and endpoints; never 0 */
 	__u32 verdict_events; /* not 0: verdicts emit events */
-	__u32 pad[12];
+	__u32 pad[2];
+	__u64 hash_keys[5]; /* random and odd, chosen when the map is made: nobody outside can choose what collides */
 };
 
 /* ---- podwire_forwards: forwarded packets by where they went, one value per CPU ---- */

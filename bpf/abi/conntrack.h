@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * podwire_ct: one entry per connection, found by the packets of both directions.
+ * podwire_ct: one entry per connection, found by the packets of both directions; an array of buckets of eight entries each.
+ *
+ * A connection's home is the bucket that its key's hash says, or, where that is full, the other one that the hash says.
  *
  * The key names the connection's two sides in a fixed order: "lo" is the side with the smaller (address, port), compared as
  * numbers, the address first. A packet sent by lo is of direction 0, one sent by hi of direction 1; two equal sides are
  * direction 0. For ICMP echo both ports are the echo identifier and asker says who asks, for protocols without ports both
- * are 0.
- * IPv4 addresses stand in the first four bytes, the rest zero. 40 bytes: a multiple of 4, which the kernel hashes faster.
+ * are 0. IPv4 addresses stand in the first four bytes, the rest zero.
  */
 #pragma once
 
@@ -30,30 +31,23 @@ enum ct_dir_flags {
 	CT_DIR_F_ALLOWED = 0x02, /* the verdict */
 	CT_DIR_F_REDIRECT_PEER = 0x04, /* leave into the peer of .out_ifindex */
 	CT_DIR_F_TO_STACK = 0x08, /* leave to the host's stack through .out_ifindex; without either flag: pass */
-	CT_DIR_F_NAT_SRC = 0x10, /* rewrite the source to nat[direction] */
-	CT_DIR_F_NAT_DST = 0x20, /* rewrite the destination to nat[direction] */
 	CT_DIR_F_AUDITED = 0x40, /* allowed only because the policy is in audit mode */
 };
 
 /*
- * A seal: generation << 32 | tag << 8 | flags. The generation is that of podwire_runtime under which the path was found, or 0
- * while somebody writes it. The tag is a hash of the entry's key: the kernel may give a node of an LRU map to another key
- * while a program still reads it.
+ * A seal: generation << 32 | turn << 8 | flags. The generation is that of podwire_runtime under which the path was found, or 0
+ * where none holds: nobody found one, or somebody is writing it. The turn counts how often the path was written, so that two
+ * equal seals before and after a read say that nothing was written in between.
  */
 #define CT_SEAL_GENERATION_SHIFT 32
-#define CT_SEAL_TAG_SHIFT 8
-#define CT_SEAL_TAG_BITS 24
+#define CT_SEAL_TURN_SHIFT 8
+#define CT_SEAL_TURN_MASK 0xffffff
 #define CT_SEAL_FLAGS_MASK 0xff
 
 /* podwire_ct_entry.flags */
 enum ct_entry_flags {
 	CT_F_SEEN_NON_SYN = 0x0001, /* TCP: more than the opening SYN was seen */
 	CT_F_RST = 0x0002,
-	CT_F_NODE_PORT = 0x0004,
-	CT_F_LOOPBACK = 0x0008, /* hairpin: a backend reached itself through a service */
-	CT_F_DSR = 0x0010,
-	CT_F_PROXY = 0x0020,
-	CT_F_FROM_TUNNEL = 0x0040,
 };
 
 /* podwire_ct_key.asker */
@@ -94,40 +88,69 @@ struct podwire_ct_dir {
 	__u16 lifetime; /* seconds that a packet of this direction keeps the entry */
 };
 
-struct podwire_ct_nat {
-	__u8 addr[16];
-	__be16 port_be;
-	__be16 rev_nat_index_be; /* the service, 0 none */
-};
-
 struct podwire_ct_entry {
 	struct podwire_ct_dir dir[2]; /* by enum ct_direction */
-	struct podwire_ct_nat nat[2]; /* by enum ct_direction */
-	__u64 created; /* jiffies64 */
+	struct podwire_ct_key key;
 	__u32 src_label; /* identity of the side that opened the connection */
 	__u32 dst_label; /* identity of the other */
-	__u32 backend_id; /* of a service, 0 none */
+	__u32 egress_rule; /* number of the rule that let the opener send, 0 none */
+	__u32 ingress_rule; /* number of the rule that let the other side receive, 0 none */
+	__u32 judged; /* generation of the latest verdict that was reported */
 	__u8 state; /* enum ct_state */
 	__u8 opener; /* enum ct_direction of the first packet */
 	__u16 flags; /* enum ct_entry_flags */
-	__u32 egress_rule; /* number of the rule that let the opener send, 0 none */
-	__u32 ingress_rule; /* number of the rule that let the other side receive, 0 none */
-	__u32 claim; /* 1 while somebody revives or removes a dead entry */
-	__u32 judged; /* generation of the latest verdict that was reported */
+};
+
+#define CT_WAYS 8
+
+/* What an entry is worth when its bucket is full, the least first. */
+enum ct_rank {
+	CT_RANK_FREE = 0,
+	CT_RANK_OVER = 1, /* both sides have closed */
+	CT_RANK_UNANSWERED = 2, /* packets of one direction only */
+	CT_RANK_OPEN = 3,
 };
 
 /*
- * The argument of podwire_ct_collect: up to CT_COLLECT_KEYS entries that looked dead, and what became of them.
+ * Eight entries and what has to be known of them to find one, in one cache line before them. Whoever writes to a bucket holds
+ * its lock; who reads does without, and looks at an entry's life, or at a path's seal, before and after.
  */
-#define CT_COLLECT_KEYS 32
+struct podwire_ct_bucket {
+	__u32 lock; /* 1 while somebody writes */
+	__u32 away; /* entries whose home this is, and which stand elsewhere */
+	__u16 tag[CT_WAYS]; /* of the keys' hashes, 0 where nothing stands */
+	__u8 rank[CT_WAYS]; /* enum ct_rank */
+	__u32 life[CT_WAYS]; /* counts the connections that a place had, twice each: odd while one moves in or out */
+	struct podwire_ct_entry entry[CT_WAYS];
+};
 
+/* ---- arguments of the programs that user space calls ---- */
+
+/* podwire_ct_collect: removes what has ended from some buckets. */
 struct podwire_ct_collect {
 	__u64 now; /* out: jiffies64 */
-	__u32 count; /* in: keys to look at; 0 only asks for the time */
+	__u32 first; /* in: bucket to begin with */
+	__u32 count; /* in: buckets to look through; 0 only asks for the time */
+	__u32 everything; /* in: not 0 removes what has not ended, too */
+	__u32 looked_at; /* out: entries that were there */
+	__u32 removed; /* out: entries that are not there any more */
+	__u32 busy; /* out: buckets that were left alone, because somebody held their locks */
+};
+
+#define CT_REMOVE_KEYS 32
+
+/* podwire_ct_remove: removes up to CT_REMOVE_KEYS entries, whatever their state. */
+struct podwire_ct_remove {
+	__u32 count; /* in: keys to look at */
 	__u32 removed; /* out */
-	__u32 alive; /* out: had been used since, or somebody was at it */
-	__u32 gone; /* out: were not there any more */
-	struct podwire_ct_key keys[CT_COLLECT_KEYS];
+	struct podwire_ct_key keys[CT_REMOVE_KEYS];
+};
+
+/* podwire_ct_insert: writes an entry, over the one that has its key. Seals keep their generation and flags, and get a turn. */
+struct podwire_ct_insert {
+	__s32 error; /* out: 0, or a negative errno: -EBUSY where somebody held a lock */
+	__u32 pad;
+	struct podwire_ct_entry entry;
 };
 
 /* ---- fragments: ports of the first one, for those behind it ---- */

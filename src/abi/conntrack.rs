@@ -27,7 +27,7 @@ shared_struct! {
 shared_struct! {
     /// What an established packet of one direction needs.
     pub struct CtDir = podwire_ct_dir {
-        /// Generation, tag of the key and flags: see [`CtDir::seal`].
+        /// Generation, turn and flags: see [`CtDir::seal`].
         pub seal: u64,
         /// Packets seen.
         pub packets: u64,
@@ -57,10 +57,10 @@ shared_struct! {
 }
 
 impl CtDir {
-    /// A seal: the path holds under `generation` for the key with this tag (24 bits), as `flags` say. Generation 0: somebody is
-    /// writing the path.
-    pub const fn seal(generation: u32, tag: u32, flags: u8) -> u64 {
-        (generation as u64) << 32 | ((tag & 0xff_ffff) as u64) << 8 | flags as u64
+    /// A seal: the path holds under `generation`, as `flags` say, and was written for the `turn`th time (24 bits). Generation 0:
+    /// none holds.
+    pub const fn seal(generation: u32, turn: u32, flags: u8) -> u64 {
+        (generation as u64) << 32 | ((turn & 0xff_ffff) as u64) << 8 | flags as u64
     }
 
     /// The generation under which the path was found; 0 for none.
@@ -81,55 +81,33 @@ impl CtDir {
     pub const REDIRECT_PEER: u8 = 0x04;
     /// Leave to the host's stack by `out_ifindex`.
     pub const TO_STACK: u8 = 0x08;
-    /// Rewrite the source to the entry's `nat` of this direction.
-    pub const NAT_SRC: u8 = 0x10;
-    /// Rewrite the destination to the entry's `nat` of this direction.
-    pub const NAT_DST: u8 = 0x20;
     /// Let through only because the policy is in audit mode.
     pub const AUDITED: u8 = 0x40;
 }
 
 shared_struct! {
-    /// A rewrite of one direction.
-    pub struct CtNat = podwire_ct_nat {
-        /// The new address; an IPv4 one in the first four bytes, the rest zero.
-        pub addr: [u8; 16],
-        /// The new port, network order.
-        pub port_be: u16,
-        /// Reverse-NAT number of the service, network order; 0 for none.
-        pub rev_nat_index_be: u16,
-    }
-}
-
-shared_struct! {
-    /// Value of `podwire_ct`.
+    /// A connection.
     pub struct CtEntry = podwire_ct_entry {
         /// By direction: packets of the key's `lo` side, then of its `hi` side.
         pub dir: [CtDir; 2],
-        /// By direction.
-        pub nat: [CtNat; 2],
-        /// When the first packet came, in jiffies64.
-        pub created: u64,
+        /// Whose entry this is.
+        pub key: CtKey,
         /// Identity of the side that opened the connection.
         pub src_label: u32,
         /// Identity of the other side.
         pub dst_label: u32,
-        /// Backend of a service; 0 for none.
-        pub backend_id: u32,
+        /// Number of the rule that let the opener send; 0 for none.
+        pub egress_rule: u32,
+        /// Number of the rule that let the other side receive; 0 for none.
+        pub ingress_rule: u32,
+        /// Generation of the latest verdict that was reported.
+        pub judged: u32,
         /// 0 new, 1 established, 2 closing, 3 closed.
         pub state: u8,
         /// Direction of the first packet: 0 from `lo`, 1 from `hi`.
         pub opener: u8,
         /// The constants of this type, or'ed.
         pub flags: u16,
-        /// Number of the rule that let the opener send; 0 for none.
-        pub egress_rule: u32,
-        /// Number of the rule that let the other side receive; 0 for none.
-        pub ingress_rule: u32,
-        /// 1 while somebody revives or removes a dead entry.
-        pub claim: u32,
-        /// Generation of the latest verdict that was reported.
-        pub judged: u32,
     }
 }
 
@@ -138,36 +116,73 @@ impl CtEntry {
     pub const SEEN_NON_SYN: u16 = 0x0001;
     /// A RST was seen.
     pub const RST: u16 = 0x0002;
-    /// Came in by a node port.
-    pub const NODE_PORT: u16 = 0x0004;
-    /// Hairpin: a backend reached itself through a service.
-    pub const LOOPBACK: u16 = 0x0008;
-    /// The backend answers the client directly.
-    pub const DSR: u16 = 0x0010;
-    /// Redirected to a proxy.
-    pub const PROXY: u16 = 0x0020;
-    /// Came out of a tunnel.
-    pub const FROM_TUNNEL: u16 = 0x0040;
 }
 
-/// Keys that one call of the collector takes (`CT_COLLECT_KEYS`).
-pub const CT_COLLECT_KEYS: usize = 32;
+/// Entries of a bucket (`CT_WAYS`).
+pub const CT_WAYS: usize = 8;
+
+shared_struct! {
+    /// Value of `podwire_ct`: entries whose keys have one of their two hashes in common.
+    pub struct CtBucket = podwire_ct_bucket {
+        /// 1 while somebody writes.
+        pub lock: u32,
+        /// Entries whose home this is, and which stand in their other bucket.
+        pub away: u32,
+        /// Of the keys' hashes; 0 where nothing stands.
+        pub tag: [u16; CT_WAYS],
+        /// 0 free, 1 over, 2 unanswered, 3 open: what is given up first in a full bucket.
+        pub rank: [u8; CT_WAYS],
+        /// Counts the connections that a place had, twice each: odd while one moves in or out.
+        pub life: [u32; CT_WAYS],
+        /// The places.
+        pub entry: [CtEntry; CT_WAYS],
+    }
+}
 
 shared_struct! {
     /// The argument of the program `podwire_ct_collect`.
     pub struct CtCollect = podwire_ct_collect {
         /// Out: jiffies64.
         pub now: u64,
-        /// In: how many of `keys` to look at; 0 only asks for the time.
+        /// In: bucket to begin with.
+        pub first: u32,
+        /// In: buckets to look through; 0 only asks for the time.
         pub count: u32,
-        /// Out: dead entries that were removed.
+        /// In: not 0 removes what has not ended, too.
+        pub everything: u32,
+        /// Out: entries that were there.
+        pub looked_at: u32,
+        /// Out: entries that are not there any more.
         pub removed: u32,
-        /// Out: entries that had been used since.
-        pub alive: u32,
-        /// Out: entries that were not there any more.
-        pub gone: u32,
-        /// In: entries that looked dead.
-        pub keys: [CtKey; CT_COLLECT_KEYS],
+        /// Out: buckets that were left alone, because somebody held their locks.
+        pub busy: u32,
+    }
+}
+
+/// Keys that one call of `podwire_ct_remove` takes (`CT_REMOVE_KEYS`).
+pub const CT_REMOVE_KEYS: usize = 32;
+
+shared_struct! {
+    /// The argument of the program `podwire_ct_remove`: removes entries, whatever their state.
+    pub struct CtRemove = podwire_ct_remove {
+        /// In: how many of `keys` to look at.
+        pub count: u32,
+        /// Out.
+        pub removed: u32,
+        /// In.
+        pub keys: [CtKey; CT_REMOVE_KEYS],
+    }
+}
+
+shared_struct! {
+    /// The argument of the program `podwire_ct_insert`: writes an entry, over the one that has its key.
+    pub struct CtInsert = podwire_ct_insert {
+        /// Out: 0, or a negative errno; `-EBUSY` where somebody held a lock.
+        pub error: i32,
+        /// Padding, zero.
+        pub pad: u32,
+        /// In. Seals keep their generation and flags, and get a turn.
+        pub entry: CtEntry,
     }
 }
 

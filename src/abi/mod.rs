@@ -15,7 +15,10 @@ mod podwire;
 mod policy;
 mod shared;
 
-pub use conntrack::{CT_COLLECT_KEYS, CtCollect, CtDir, CtEntry, CtKey, CtNat, FragPorts, Ipv4FragId, Ipv6FragId};
+pub use conntrack::{
+    CT_REMOVE_KEYS, CT_WAYS, CtBucket, CtCollect, CtDir, CtEntry, CtInsert, CtKey, CtRemove, FragPorts, Ipv4FragId,
+    Ipv6FragId,
+};
 pub use endpoint::{EndpointInfo, EndpointKey};
 pub use events::{DropNotify, PolicyVerdictNotify, TraceNotify};
 pub use ipcache::{IpCacheKey, RemoteEndpointInfo};

@@ -48,7 +48,9 @@ shared_struct! {
         /// Not 0: verdicts emit events.
         pub verdict_events: u32,
         /// Padding, zero.
-        pub pad: [u32; 12],
+        pub pad: [u32; 2],
+        /// Multipliers of the programs' hashes: random and odd, chosen when the map is made.
+        pub hash_keys: [u64; 5],
     }
 }
 
