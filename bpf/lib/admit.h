@@ -30,9 +30,6 @@ struct admission {
 	__u8 in_mac[8] __attribute__((aligned(8))); /* the frame's source, where it comes from a pod */
 };
 
-#define EBUSY 16
-#define EEXIST 17
-
 static __always_inline __be16 opener_port(const struct podwire_ct_key *key, __u8 opener)
 {
 	if (key->asker)
@@ -160,17 +157,15 @@ static __always_inline void path_of(const struct admission *a, struct path *path
 	path->in_mac_tail = *(const __u16 *)(a->in_mac + 4);
 }
 
-/* Leaves word for the packets to come: how they go on while nothing changes. */
+/* Leaves word for the packets to come: how they go on while nothing changes. Under the bucket's lock. */
 static __always_inline void seal_path(struct podwire_ct_entry *entry, const struct admission *a, __u32 ifindex)
 {
-	struct podwire_ct_dir *dir = ct_dir(entry, a->flow.direction);
 	struct path path;
 
-	if (entry->state >= CT_CLOSING || !path_take(dir))
+	if (entry->state >= CT_CLOSING)
 		return;
 	path_of(a, &path, ifindex);
-	path_write(dir, &path);
-	path_seal(dir, seal_of(a->generation, a->flow.tag, path.flags));
+	path_write(ct_dir(entry, a->flow.direction), &path, a->generation);
 }
 
 /* Notes who the sides are and which rules let them. */
@@ -183,20 +178,42 @@ static __always_inline void entry_judged(struct podwire_ct_entry *entry, const s
 	entry->ingress_rule = row->ingress_rule;
 }
 
-/* The same, and reports it, once for each generation. */
-static __always_inline void note_verdict(struct __sk_buff *skb, struct podwire_ct_entry *entry,
-					 const struct podwire_verdict *row)
+/* Takes a packet that is let through into its connection's entry, under the bucket's lock. */
+static __always_inline void entry_note(struct podwire_ct_bucket *bucket, __u32 way, const struct admission *a,
+				       const struct podwire_verdict *row, struct __sk_buff *skb)
 {
-	if (entry->judged == row->generation)
-		return;
+	struct podwire_ct_entry *entry = &bucket->entry[way];
+
 	entry_judged(entry, row);
-	report_verdict(skb, row);
+	ct_update(entry, &a->flow, skb->len, a->now);
+	seal_path(entry, a, skb->ifindex);
+	bucket->rank[way] = ct_rank(entry);
+}
+
+/* Notes a packet of an open connection. A verdict is reported once for each generation. */
+static __always_inline void note_member(struct __sk_buff *skb, struct admission *a, int place, __u8 opener,
+					const struct podwire_verdict *row)
+{
+	struct podwire_ct_bucket *bucket = ct_bucket_lock(place_bucket(place));
+	__u32 way = place_way(place);
+	bool is_known = false;
+
+	if (unlikely(!bucket)) {
+		ct_count_error(-EBUSY);
+	} else {
+		if (likely(way_is(bucket, way, &a->flow.key) && (bucket->entry[way].opener & 1) == opener)) {
+			is_known = bucket->entry[way].judged == row->generation;
+			entry_note(bucket, way, a, row, skb);
+		}
+		ct_bucket_unlock(bucket);
+	}
+	if (!is_known)
+		report_verdict(skb, row);
 }
 
 /* A packet of an open connection. */
-static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, struct podwire_ct_entry *entry)
+static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, int place, __u8 opener)
 {
-	__u8 opener = entry->opener & 1;
 	bool is_reply = (a->flow.direction & 1) != opener;
 	const struct podwire_verdict *row = judge_opener(&a->flow.key, opener, opener_port(&a->flow.key, opener), a->generation);
 	int verdict;
@@ -212,98 +229,109 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, s
 	if (verdict)
 		return verdict;
 	a->from.reason = is_reply ? TRACE_REASON_REPLY : TRACE_REASON_ESTABLISHED;
-	note_verdict(skb, entry, row);
-	ct_update(entry, &a->flow, skb->len, a->now);
-	seal_path(entry, a, skb->ifindex);
+	note_member(skb, a, place, opener, row);
 	return 0;
 }
 
-/*
- * Makes an entry that is dead, or whose connection is over, that of a new one. Who collects dead entries takes the claim as
- * well; the packet of who comes second goes on without an entry, and its next one makes it.
- */
-static __always_inline void entry_renew(struct __sk_buff *skb, struct admission *a, struct podwire_ct_entry *entry,
-					const struct podwire_verdict *row)
+/* Begins a connection at a place that is its own and unsettled, under the bucket's lock. */
+static __always_inline void entry_open(struct podwire_ct_bucket *bucket, __u32 way, const struct admission *a,
+				       const struct podwire_verdict *row, struct __sk_buff *skb)
 {
-	if (__sync_val_compare_and_swap(&entry->claim, 0, 1)) {
-		ct_count_error(-EBUSY);
-		return;
-	}
-	/* What was collected meanwhile may have been given to another connection. */
-	if (ct_find(&a->flow.key) != entry) {
-		__sync_lock_test_and_set(&entry->claim, 0);
-		ct_count_error(-EBUSY);
-		return;
-	}
-	path_break(&entry->dir[0]);
-	path_break(&entry->dir[1]);
-	ct_reset(entry, a->flow.direction, a->now);
-	note_verdict(skb, entry, row);
-	ct_update(entry, &a->flow, skb->len, a->now);
-	seal_path(entry, a, skb->ifindex);
-	__sync_lock_test_and_set(&entry->claim, 0);
+	ct_reset(&bucket->entry[way], a->flow.direction, a->now);
+	entry_note(bucket, way, a, row, skb);
+	way_settle(bucket, way);
 }
 
-static __always_inline int entry_insert(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
+/*
+ * Finds a place for a connection that has none: 0, or a negative errno, or 1 and the place that somebody else has given it by now.
+ * Whoever gives a connection a place has its home's lock, so that none gets two.
+ */
+static __always_inline int entry_insert(struct __sk_buff *skb, const struct admission *a, const struct podwire_verdict *row)
 {
-	__u32 zero = 0;
-	struct podwire_ct_entry *entry = bpf_map_lookup_elem(&podwire_ct_new, &zero);
-	struct path path;
+	const struct podwire_runtime *switches = runtime();
+	struct podwire_ct_bucket *bucket;
+	struct ct_spot spot;
+	__u32 index, way;
+	int place;
 
-	if (!entry)
+	if (!switches)
 		return -EBUSY;
-	__builtin_memset(entry, 0, sizeof(*entry));
-	ct_reset(entry, a->flow.direction, a->now);
-	entry_judged(entry, row);
-	ct_update(entry, &a->flow, skb->len, a->now);
-	if (entry->state < CT_CLOSING) {
-		/* Nobody sees it yet. */
-		path_of(a, &path, skb->ifindex);
-		path_write(ct_dir(entry, a->flow.direction), &path);
-		ct_dir(entry, a->flow.direction)->seal = seal_of(a->generation, a->flow.tag, path.flags);
+	ct_spot_of(&spot, (const __u64 *)&a->flow.key, switches);
+	if (unlikely(!ct_lock(spot.home)))
+		return -EBUSY;
+	place = ct_locate(&a->flow.key);
+	if (unlikely(place >= 0)) {
+		ct_unlock(spot.home);
+		return place + 1;
 	}
-	return ct_insert(&a->flow.key, entry);
+	place = ct_claim(spot.home, spot.other, a->now);
+	index = place_bucket(place);
+	way = place_way(place);
+	bucket = ct_bucket(index);
+	if (place < 0 || !bucket) {
+		ct_unlock(spot.home);
+		return -EBUSY;
+	}
+	way_give(bucket, index, way, &a->flow.key, &spot, switches);
+	entry_open(bucket, way, a, row, skb);
+	ct_unclaim(spot.home, index);
+	return 0;
+}
+
+/* A packet that opens a connection which has an entry. */
+static __always_inline void note_again(struct __sk_buff *skb, struct admission *a, int place,
+				       const struct podwire_verdict *row)
+{
+	struct podwire_ct_bucket *bucket = ct_bucket_lock(place_bucket(place));
+	__u32 way = place_way(place);
+	struct podwire_ct_entry *entry;
+	bool is_known = false;
+
+	if (unlikely(!bucket)) {
+		ct_count_error(-EBUSY);
+		report_verdict(skb, row);
+		return;
+	}
+	entry = &bucket->entry[way];
+	if (unlikely(!way_is(bucket, way, &a->flow.key))) {
+		/* It has gone, and its next packet gets it another one. */
+		ct_count_error(-EBUSY);
+	} else if (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED) {
+		way_unsettle(bucket, way);
+		entry_open(bucket, way, a, row, skb);
+	} else if (a->flow.direction == (entry->opener & 1)) {
+		a->from.reason = TRACE_REASON_ESTABLISHED;
+		is_known = entry->judged == row->generation;
+		entry_note(bucket, way, a, row, skb);
+	} else {
+		/* Opened from the other side while it is open: the receiver's stack knows what to do with it. */
+		ct_count(ct_dir(entry, a->flow.direction), skb->len);
+	}
+	ct_bucket_unlock(bucket);
+	if (!is_known)
+		report_verdict(skb, row);
 }
 
 /* The entry of a connection that a packet opens and may open. */
-static __always_inline void note_opened(struct __sk_buff *skb, struct admission *a, struct podwire_ct_entry *entry,
-					const struct podwire_verdict *row)
+static __always_inline void note_opened(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
 {
-	bool is_over;
-	int error;
+	int place = ct_locate(&a->flow.key);
 
-	if (!entry) {
-		error = entry_insert(skb, a, row);
-		/* Opened again, or by another CPU at the same time. */
-		if (unlikely(error == -EEXIST))
-			entry = ct_find(&a->flow.key);
-		if (likely(!entry)) {
-			if (unlikely(error))
-				ct_count_error(error);
+	if (place < 0) {
+		place = entry_insert(skb, a, row);
+		if (likely(place <= 0)) {
+			if (unlikely(place))
+				ct_count_error(place);
 			report_verdict(skb, row);
 			return;
 		}
+		place -= 1;
 	}
-	is_over = !ct_is_live(entry, a->now) || entry->state == CT_CLOSED;
-	if (!is_over && a->flow.direction == (entry->opener & 1)) {
-		a->from.reason = TRACE_REASON_ESTABLISHED;
-		note_verdict(skb, entry, row);
-		ct_update(entry, &a->flow, skb->len, a->now);
-		seal_path(entry, a, skb->ifindex);
-		return;
-	}
-	if (is_over) {
-		entry_renew(skb, a, entry, row);
-	} else {
-		report_verdict(skb, row);
-		/* Opened from the other side while it is open: the receiver's stack knows what to do with it. */
-		ct_dir(entry, a->flow.direction)->packets += 1;
-		ct_dir(entry, a->flow.direction)->bytes += skb->len;
-	}
+	note_again(skb, a, place, row);
 }
 
 /* A packet that opens a connection, or belongs to none. */
-static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, struct podwire_ct_entry *entry)
+static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a)
 {
 	const struct podwire_verdict *row = judge_opener(&a->flow.key, a->flow.direction, a->flow.dport_be, a->generation);
 	int verdict;
@@ -319,7 +347,7 @@ static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, s
 		report_verdict(skb, row);
 		return 0;
 	}
-	note_opened(skb, a, entry, row);
+	note_opened(skb, a, row);
 	return 0;
 }
 
@@ -341,17 +369,15 @@ static __always_inline void admission_resolve(struct admission *a)
 static __noinline int admit_related(struct __sk_buff *skb, struct admission *a)
 {
 	const struct podwire_verdict *row;
-	struct podwire_ct_entry *entry;
 	struct flow inner = {};
-	__u8 opener;
-	int verdict;
+	int place, opener, verdict;
 
 	if (!related_parse(skb, &a->flow, &inner))
 		return 1;
-	entry = bpf_map_lookup_elem(&podwire_ct, &inner.key);
-	if (!entry || !ct_is_live(entry, a->now))
+	place = ct_locate(&inner.key);
+	opener = place < 0 ? -1 : ct_opener(place, &inner.key, a->now);
+	if (opener < 0)
 		return 1;
-	opener = entry->opener & 1;
 	row = judge_opener(&inner.key, opener, opener_port(&inner.key, opener), a->generation);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
@@ -373,8 +399,7 @@ static __noinline int admit_related(struct __sk_buff *skb, struct admission *a)
 __noinline int admit(struct __sk_buff *skb, struct admission *a)
 {
 	const struct podwire_runtime *switches = runtime();
-	struct podwire_ct_entry *entry = NULL;
-	int verdict;
+	int place, opener, verdict;
 
 	if (!switches || !a)
 		return DROP(REASON_ENDPOINT_NOT_READY);
@@ -386,9 +411,10 @@ __noinline int admit(struct __sk_buff *skb, struct admission *a)
 		if (verdict <= 0)
 			return verdict;
 	} else if (a->flow.kind != FLOW_OPENS) {
-		entry = ct_find(&a->flow.key);
-		if (entry && ct_is_live(entry, a->now))
-			return admit_member(skb, a, entry);
+		place = ct_locate(&a->flow.key);
+		opener = place < 0 ? -1 : ct_opener(place, &a->flow.key, a->now);
+		if (opener >= 0)
+			return admit_member(skb, a, place, opener);
 	}
-	return admit_opener(skb, a, entry);
+	return admit_opener(skb, a);
 }

@@ -28,8 +28,6 @@ const volatile __u32 cfg_ct_lifetime_tcp;
 const volatile __u32 cfg_ct_lifetime_tcp_syn;
 const volatile __u32 cfg_ct_lifetime_closing;
 const volatile __u32 cfg_ct_lifetime_any;
-/* Random, for hashes whose collisions nobody outside can choose. */
-const volatile __u64 cfg_hash_keys[5];
 
 /* Whether an IPv4 address lies in this node's pod range. */
 static __always_inline bool in_pods_ipv4(__be32 address)

@@ -33,35 +33,90 @@ static __always_inline __u32 fast_ports(const struct __sk_buff *skb, void *trans
 
 /* The parts of a direction that a packet needs, read between two looks at the seal. */
 struct fast_path {
+	__u64 seal;
 	__u64 devices; /* in, out */
 	__u64 macs; /* destination, source */
 	__u64 macs_end; /* source, what it must come in with */
 	__u64 tail; /* the rest of that, .dst_id, .tcp_flags, .lifetime */
-	__u8 flags;
 };
 
-static __always_inline bool fast_read(struct podwire_ct_dir *dir, __u32 generation, __u32 tag, struct fast_path *path)
+static __always_inline __u8 fast_flags(const struct fast_path *path)
 {
-	__u64 seal = READ_ONCE(dir->seal);
+	return path->seal;
+}
 
-	if (unlikely(seal >> CT_SEAL_TAG_SHIFT !=
-		     ((__u64)generation << (CT_SEAL_GENERATION_SHIFT - CT_SEAL_TAG_SHIFT) | tag)))
+/* The only entry that may be the key's: the first place in its two buckets with its tag. */
+static __always_inline struct podwire_ct_entry *fast_entry(const __u64 *key, const struct podwire_runtime *switches)
+{
+	struct podwire_ct_bucket *bucket;
+	struct ct_spot spot;
+	__u64 lanes;
+	__u32 way = 0;
+
+	ct_spot_of(&spot, key, switches);
+	bucket = ct_bucket(spot.home);
+	if (unlikely(!bucket))
+		return NULL;
+	lanes = tag_lanes(READ_ONCE(*(__u64 *)bucket->tag), spot.tag);
+	if (!lanes) {
+		lanes = tag_lanes(READ_ONCE(*(__u64 *)(bucket->tag + 4)), spot.tag);
+		way = 4;
+	}
+	if (unlikely(!lanes)) {
+		if (!READ_ONCE(bucket->away))
+			return NULL;
+		bucket = ct_bucket(spot.other);
+		if (!bucket)
+			return NULL;
+		lanes = tag_lanes(READ_ONCE(*(__u64 *)bucket->tag), spot.tag);
+		way = 0;
+		if (!lanes) {
+			lanes = tag_lanes(READ_ONCE(*(__u64 *)(bucket->tag + 4)), spot.tag);
+			way = 4;
+		}
+		if (!lanes)
+			return NULL;
+	}
+	return &bucket->entry[(way + first_tag_lane(lanes)) % CT_WAYS];
+}
+
+/* Reads a path if it is that of the key's connection, and holds. */
+static __always_inline bool fast_read(struct podwire_ct_entry *entry, const struct flow *flow, __u32 generation,
+				      struct fast_path *path)
+{
+	struct podwire_ct_dir *dir = ct_dir(entry, flow->direction);
+
+	path->seal = READ_ONCE(dir->seal);
+	if (unlikely(path->seal >> CT_SEAL_GENERATION_SHIFT != generation))
 		return false;
 	loads_in_order(dir->seal);
-	path->flags = seal;
+	if (unlikely(!entry_is(entry, (const __u64 *)&flow->key)))
+		return false;
 	path->devices = READ_ONCE(*(__u64 *)&dir->in_ifindex);
 	path->macs = READ_ONCE(*(__u64 *)dir->dst_mac);
 	path->macs_end = READ_ONCE(*(__u64 *)(dir->dst_mac + 8));
 	path->tail = READ_ONCE(*(__u64 *)(dir->dst_mac + 16));
 	loads_in_order(dir->seal);
-	return READ_ONCE(dir->seal) == seal;
+	return READ_ONCE(dir->seal) == path->seal;
 }
 
-static __always_inline void fast_count(struct podwire_ct_dir *dir, const struct fast_path *path, __u32 length, __u64 now)
+/*
+ * Counts a packet and keeps its connection. If the place was given to another connection in the meantime, what was counted there
+ * is taken back; its end may have been moved, until its own next packet sets it.
+ */
+static __always_inline void fast_count(struct podwire_ct_entry *entry, const struct flow *flow,
+				       const struct fast_path *path, __u32 length, __u64 now)
 {
-	dir->packets += 1;
-	dir->bytes += length;
-	dir->expires = now + (path->tail >> 48) * cfg_ticks_per_second;
+	struct podwire_ct_dir *dir = ct_dir(entry, flow->direction);
+	__u64 expires = now + (path->tail >> 48) * cfg_ticks_per_second;
+
+	ct_count(dir, length);
+	if (dir->expires != expires)
+		dir->expires = expires;
+	if (unlikely(READ_ONCE(dir->seal) != path->seal) && !entry_is(entry, (const __u64 *)&flow->key)) {
+		__sync_fetch_and_add(&dir->packets, -1);
+		__sync_fetch_and_add(&dir->bytes, -(__u64)length);
+	}
 }
 
 /*
@@ -88,30 +143,26 @@ static __always_inline bool fast_find(struct __sk_buff *skb, struct ethernet *et
 {
 	const struct podwire_runtime *switches = runtime();
 	struct podwire_ct_entry *entry;
-	struct podwire_ct_dir *dir;
 	__u32 generation;
 	__u64 now;
 
 	if (unlikely(!switches || switches->trace))
 		return false;
 	generation = READ_ONCE(switches->generation);
-	entry = bpf_map_lookup_elem(&podwire_ct, &flow->key);
-	if (unlikely(!entry))
-		return false;
-	dir = ct_dir(entry, flow->direction);
-	now = bpf_jiffies64();
-	if (unlikely(!fast_read(dir, generation, flow->tag, path) || (__u32)path->devices != skb->ifindex))
+	entry = fast_entry((const __u64 *)&flow->key, switches);
+	if (unlikely(!entry || !fast_read(entry, flow, generation, path) || (__u32)path->devices != skb->ifindex))
 		return false;
 	/* A flag that this direction has not seen may change the connection's state: the long way knows. */
-	if (unlikely(!fast_is_of(hook, path->flags) || flow->tcp_flags & ~(__u8)(path->tail >> 32)))
+	if (unlikely(!fast_is_of(hook, fast_flags(path)) || flow->tcp_flags & ~(__u8)(path->tail >> 32)))
 		return false;
 	if (hook == HOOK_FROM_POD && unlikely(*(__u32 *)eth->source != path->macs_end >> 32 ||
 					      *(__u16 *)(eth->source + 4) != (__u16)path->tail))
 		return false;
-	if (unlikely(!ticks_ahead(READ_ONCE(dir->expires), now)))
+	now = bpf_jiffies64();
+	if (unlikely(!ticks_ahead(READ_ONCE(ct_dir(entry, flow->direction)->expires), now)))
 		return false;
-	fast_count(dir, path, skb->len, now);
-	count_forward(skb, fast_point(hook, path->flags));
+	fast_count(entry, flow, path, skb->len, now);
+	count_forward(skb, fast_point(hook, fast_flags(path)));
 	return true;
 }
 
@@ -121,7 +172,7 @@ static __always_inline int fast_send(struct ethernet *eth, const struct fast_pat
 		return PASS;
 	*(__u64 *)eth->destination = path->macs;
 	*(__u32 *)(eth->source + 2) = path->macs_end;
-	if (path->flags & CT_DIR_F_REDIRECT_PEER)
+	if (fast_flags(path) & CT_DIR_F_REDIRECT_PEER)
 		return bpf_redirect_peer(path->devices >> 32, 0);
 	return bpf_redirect(path->devices >> 32, BPF_F_INGRESS);
 }
@@ -150,7 +201,7 @@ static __always_inline int fast_ipv4(struct __sk_buff *skb, struct ethernet *eth
 	flow_set(&flow, source, destination, ports, ports >> 16, ip->protocol, ENDPOINT_IPV4, 0);
 	if (unlikely(!fast_find(skb, eth, &flow, hook, &path)))
 		return NOT_FAST;
-	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && path.flags & CT_DIR_F_REDIRECT_PEER))
+	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && fast_flags(&path) & CT_DIR_F_REDIRECT_PEER))
 		ipv4_decrement_ttl(ip);
 	return fast_send(eth, &path, hook);
 }
@@ -176,7 +227,7 @@ static __always_inline int fast_ipv6(struct __sk_buff *skb, struct ethernet *eth
 	flow_set(&flow, source, destination, ports, ports >> 16, ip->next_header, ENDPOINT_IPV6, 0);
 	if (unlikely(!fast_find(skb, eth, &flow, hook, &path)))
 		return NOT_FAST;
-	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && path.flags & CT_DIR_F_REDIRECT_PEER))
+	if (hook == HOOK_FROM_NETWORK || (hook == HOOK_FROM_POD && fast_flags(&path) & CT_DIR_F_REDIRECT_PEER))
 		ip->hop_limit -= 1;
 	/* As on the long way. */
 	if (hook == HOOK_FROM_NETWORK)
@@ -185,7 +236,7 @@ static __always_inline int fast_ipv6(struct __sk_buff *skb, struct ethernet *eth
 }
 
 /* The verdict on an ordinary packet of an established connection, or NOT_FAST. */
-static __always_inline int fast(struct __sk_buff *skb, __u32 hook)
+static __noinline int fast(struct __sk_buff *skb, __u32 hook)
 {
 	struct ethernet *eth = packet_start(skb);
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "lib/common.h"
-#include "lib/hash.h"
 
 #define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
@@ -31,17 +30,8 @@ struct flow {
 	__u8 pad;
 	__be16 dport_be; /* for the policy: the destination port, or the type of an ICMP message */
 	__u16 offset; /* of the transport header */
-	__u32 tag; /* of the key */
 	__u32 length; /* bytes of the packet from there on, by its own account */
 };
-
-/* Tells a key from another that the kernel gave the same node of an LRU map to: two products are enough for that. */
-static __always_inline __u32 tag_of(const __u64 *words)
-{
-	__u64 sum = (words[0] ^ words[1] << 7 ^ words[3]) * cfg_hash_keys[0] + (words[2] ^ words[4]) * cfg_hash_keys[1];
-
-	return sum >> (64 - CT_SEAL_TAG_BITS);
-}
 
 /* The fields of the fifth word of a key that are not ports. */
 static __always_inline __u64 key_tail(__u8 proto, __u8 family, __u8 asker)
@@ -50,7 +40,7 @@ static __always_inline __u64 key_tail(__u8 proto, __u8 family, __u8 asker)
 }
 
 /*
- * Writes key, direction and tag. `source` and `destination` are 16 bytes each, aligned to 8; `echo` is 0, or 1 where the
+ * Writes key and direction. `source` and `destination` are 16 bytes each, aligned to 8; `echo` is 0, or 1 where the
  * sender asks, or 2 where it answers.
  */
 static __always_inline void flow_set(struct flow *flow, const __u64 *source, const __u64 *destination, __be16 sport,
@@ -79,7 +69,6 @@ static __always_inline void flow_set(struct flow *flow, const __u64 *source, con
 		words[4] = sport | (__u32)dport << 16 | key_tail(proto, family, echo);
 	}
 	flow->direction = from_hi ? CT_FROM_HI : CT_FROM_LO;
-	flow->tag = tag_of(words);
 }
 
 /* Whether TCP flags go together in a way that a stack sends (as nf_conntrack_proto_tcp.c sees it). */

@@ -2,18 +2,19 @@
 /* A hash of five words. */
 #pragma once
 
-#include "lib/config.h"
+#include "lib/runtime.h"
 
 /*
  * Multilinear hashing with the node's secret multipliers (Carter and Wegman, "Universal classes of hash functions", 1979): the
  * products do not wait for one another, and who does not know the multipliers cannot choose what collides. The upper bits of
- * the sum are the good ones.
+ * the sum are the good ones; the rest gets its share of them as in the last steps of splitmix64 (Steele, Lea and Flood,
+ * "Fast splittable pseudorandom number generators", 2014).
  */
-static __always_inline __u32 hash40(const void *words)
+static __always_inline __u64 hash40(const __u64 *words, const struct podwire_runtime *runtime)
 {
-	__u64 sum = load64(words) * cfg_hash_keys[0] + load64(words + 8) * cfg_hash_keys[1] +
-		    load64(words + 16) * cfg_hash_keys[2] + load64(words + 24) * cfg_hash_keys[3] +
-		    load64(words + 32) * cfg_hash_keys[4];
+	__u64 sum = words[0] * runtime->hash_keys[0] + words[1] * runtime->hash_keys[1] + words[2] * runtime->hash_keys[2] +
+		    words[3] * runtime->hash_keys[3] + words[4] * runtime->hash_keys[4];
 
-	return (sum ^ (sum << 13)) >> 32;
+	sum = (sum ^ sum >> 32) * 0x9e3779b97f4a7c15;
+	return sum ^ sum >> 29;
 }

@@ -26,11 +26,11 @@ static __always_inline bool row_is_for(const struct podwire_verdict *row, const 
 }
 
 /* Without the generation: a verdict of an earlier one is overwritten where it stands. */
-static __always_inline __u32 row_index(const struct judged *what)
+static __always_inline __u32 row_index(const struct judged *what, const struct podwire_runtime *runtime)
 {
 	__u64 words[5] = { what->src[0], what->src[1], what->dst[0], what->dst[1], (__u32)load64(&what->dport_be) };
 
-	return hash40(words) & (VERDICT_ROWS - 1);
+	return hash40(words, runtime) >> 32 & (VERDICT_ROWS - 1);
 }
 
 static __always_inline void row_resolve(struct podwire_verdict *row, const struct judged *what, struct party *src,
@@ -90,10 +90,15 @@ static __always_inline void row_judge(struct podwire_verdict *row, const struct 
  */
 static __always_inline struct podwire_verdict *judge(const struct judged *what)
 {
-	__u32 index = row_index(what);
-	struct podwire_verdict *row = bpf_map_lookup_elem(&podwire_verdicts, &index);
+	const struct podwire_runtime *switches = runtime();
+	struct podwire_verdict *row;
 	struct party src, dst;
+	__u32 index;
 
+	if (!switches)
+		return NULL;
+	index = row_index(what, switches);
+	row = bpf_map_lookup_elem(&podwire_verdicts, &index);
 	if (!row || likely(row_is_for(row, what)))
 		return row;
 	*(__u64 *)row->src = what->src[0];
