@@ -15,8 +15,8 @@ pub struct Collected {
     pub looked_at: usize,
     /// Those that had ended and were removed.
     pub removed: usize,
-    /// Buckets that were passed over, because a program was writing to them. Their entries are not among those above, and
-    /// what has ended of them stays until the next pass.
+    /// Buckets from which nothing was removed although something had ended, because a program was writing to them all the
+    /// time. It stays until the next pass.
     pub busy: usize,
     /// Whether the pass went through the whole table; false when it was interrupted.
     pub complete: bool,
@@ -40,8 +40,8 @@ impl Collected {
 
 /// Has the program `podwire_ct_collect` walk over the buckets, some at a time, and remove what has ended.
 ///
-/// A bucket is locked while the program looks at it, which no packet of an established connection notices; a packet that opens
-/// a connection there waits for it. An entry has ended when both directions' claims ended more than a second ago.
+/// A bucket is locked only while something is removed from it, which packets of established connections do not notice; one
+/// that opens a connection there waits for it. An entry has ended when both directions' claims ended more than a second ago.
 #[derive(Debug)]
 pub(super) struct Collector {
     programs: Programs,

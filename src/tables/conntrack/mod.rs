@@ -81,6 +81,13 @@ impl CtMap {
         self.buckets.rows() * CT_WAYS
     }
 
+    /// The buckets in which a connection may stand: where it belongs, and where it stands when that one was full. They may be
+    /// the same.
+    pub fn places(&self, packet: &FlowTuple) -> [u32; 2] {
+        let Placement { home, other, .. } = Placement::of(&packet.key().0, &self.hash_keys, self.buckets());
+        [home, other]
+    }
+
     /// The connection that a packet of either direction belongs to.
     pub fn lookup(&self, packet: &FlowTuple) -> Result<Option<Connection>> {
         let (key, _) = packet.key();
