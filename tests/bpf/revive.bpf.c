@@ -25,6 +25,19 @@ struct revive {
 	__u64 lost; /* promised, and not there */
 };
 
+/* What a step came to. */
+enum outcome {
+	NOTHING,
+	OPENED,
+	USED,
+	USED_FAST,
+	ENDED,
+	REVIVED,
+	BUSY,
+	LOST,
+	OUTCOMES,
+};
+
 /* Until when a connection is promised to be kept, in jiffies64. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -101,8 +114,8 @@ static __always_inline bool use_fast(struct podwire_ct_entry *entry, const struc
 }
 
 /* Under the lock: uses, ends or revives a connection, as it is and as chance wills. */
-static __always_inline void change(struct revive *ctx, struct podwire_ct_bucket *bucket, __u32 index, __u32 way, __u64 *promise,
-				   __u32 random, __u64 now, __u64 later)
+static __always_inline enum outcome change(struct podwire_ct_bucket *bucket, __u32 way, __u64 *promise, __u32 random, __u64 now,
+					   __u64 later)
 {
 	struct podwire_ct_entry *entry = &bucket->entry[way];
 
@@ -110,75 +123,75 @@ static __always_inline void change(struct revive *ctx, struct podwire_ct_bucket 
 		way_unsettle(bucket, way);
 		begin(bucket, way, now, later);
 		*promise = later;
-		ctx->revived++;
-	} else if (random & 0x40000000) {
+		return REVIVED;
+	}
+	if (random & 0x40000000) {
 		ct_dir(entry, random >> 31)->expires = later;
 		*promise = later;
-		ctx->used++;
-	} else {
-		*promise = 0;
-		entry->dir[CT_FROM_LO].expires = now - 10 * cfg_ticks_per_second;
-		entry->dir[CT_FROM_HI].expires = now - 10 * cfg_ticks_per_second;
-		ctx->ended++;
+		return USED;
 	}
-	ct_unlock(index);
+	*promise = 0;
+	entry->dir[CT_FROM_LO].expires = now - 10 * cfg_ticks_per_second;
+	entry->dir[CT_FROM_HI].expires = now - 10 * cfg_ticks_per_second;
+	return ENDED;
 }
 
-static __noinline int step(struct revive *ctx, __u32 random)
+static __noinline int step(__u32 number, __u32 lifetime, __u32 random)
 {
-	__u32 number = (ctx->first + (random & ctx->mask)) & (CONNECTIONS - 1), index, way;
 	__u64 *promise = bpf_map_lookup_elem(&promises, &number);
-	__u64 now = bpf_jiffies64(), later = now + (__u64)ctx->lifetime * cfg_ticks_per_second;
+	__u64 now = bpf_jiffies64(), later = now + (__u64)lifetime * cfg_ticks_per_second;
 	struct podwire_ct_key key __attribute__((aligned(8)));
 	struct podwire_ct_bucket *bucket;
-	int place;
+	int place, outcome = NOTHING;
 
 	if (!promise)
-		return 0;
+		return NOTHING;
 	make_key(&key, number);
 	place = ct_locate(&key);
 	if (*promise > now && (place < 0 || ct_opener(place, &key, now) < 0)) {
-		ctx->lost++;
 		*promise = 0;
-		return 0;
+		return LOST;
 	}
 	if (place < 0) {
-		if (open(&key, now, later)) {
-			*promise = later;
-			ctx->opened++;
-		} else {
-			ctx->busy++;
-		}
-		return 0;
-	}
-	index = place_bucket(place);
-	way = place_way(place);
-	bucket = ct_bucket(index);
-	if (!bucket)
-		return 0;
-	if (random & 0x20000000 && use_fast(&bucket->entry[way], &key, random >> 31, now, later)) {
+		if (!open(&key, now, later))
+			return BUSY;
 		*promise = later;
-		ctx->used_fast++;
-		return 0;
+		return OPENED;
 	}
-	bucket = ct_bucket_lock(index);
-	if (!bucket) {
-		ctx->busy++;
-		return 0;
+	bucket = ct_bucket(place_bucket(place));
+	if (bucket && random & 0x20000000 &&
+	    use_fast(&bucket->entry[place_way(place)], &key, random >> 31, now, later)) {
+		*promise = later;
+		return USED_FAST;
 	}
+	bucket = ct_bucket_lock(place_bucket(place));
+	if (!bucket)
+		return BUSY;
 	/* Only the collector may have been faster. */
-	if (way_is(bucket, way, &key))
-		change(ctx, bucket, index, way, promise, random, now, later);
-	else
-		ct_unlock(index);
-	return 0;
+	if (way_is(bucket, place_way(place), &key))
+		outcome = change(bucket, place_way(place), promise, random, now, later);
+	ct_bucket_unlock(bucket);
+	return outcome;
 }
 
 SEC("syscall")
 int revive(struct revive *ctx)
 {
-	for (int i = 0; i < STEPS; i++)
-		step(ctx, bpf_get_prandom_u32());
+	__u32 first = ctx->first, mask = ctx->mask, lifetime = ctx->lifetime;
+	__u64 counts[OUTCOMES] = {};
+
+	for (int i = 0; i < STEPS; i++) {
+		__u32 random = bpf_get_prandom_u32();
+
+		counts[step((first + (random & mask)) & (CONNECTIONS - 1), lifetime, random) & (OUTCOMES - 1)]++;
+	}
+	ctx->opened += counts[OPENED];
+	ctx->used += counts[USED];
+	ctx->used_fast += counts[USED_FAST];
+	ctx->ended += counts[ENDED];
+	ctx->revived += counts[REVIVED];
+	ctx->busy += counts[BUSY];
+	ctx->lost += counts[LOST];
 	return 0;
 }
 

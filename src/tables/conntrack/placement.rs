@@ -17,7 +17,7 @@ pub(super) struct Placement {
 impl Placement {
     /// In a table of so many buckets, by the keys of its hash.
     pub(super) fn of(key: &CtKey, hash_keys: &HashKeys, buckets: u32) -> Self {
-        let sum = hash(bytemuck::cast_ref(key), hash_keys);
+        let sum = hash(bytemuck::cast(*key), hash_keys);
         let (high, low) = ((sum >> 32) as u32, sum as u32);
         // A multiplication spreads 32 bits over any number of buckets, without a division.
         let bucket = |half: u32| ((u64::from(half) * u64::from(buckets)) >> 32) as u32;
@@ -26,7 +26,7 @@ impl Placement {
 }
 
 /// Multiply-shift over the words of a key with secret multipliers, then mixed, so that each half depends on every bit.
-fn hash(words: &[u64; 5], hash_keys: &HashKeys) -> u64 {
+fn hash(words: [u64; 5], hash_keys: &HashKeys) -> u64 {
     let products = words.iter().zip(hash_keys).map(|(word, key)| word.wrapping_mul(*key));
     let mut sum = products.fold(0, u64::wrapping_add);
     sum ^= sum >> 32;
@@ -63,12 +63,12 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn golden() {
-        assert_eq!(hash(bytemuck::cast_ref(&key(1)), &KEYS), 0x70bc_3b25_3baf_8193);
+        assert_eq!(hash(bytemuck::cast(key(1)), &KEYS), 0x70bc_3b25_3baf_8193);
         let Placement { home, other, tag } = Placement::of(&key(1), &KEYS, 32_768);
         assert_eq!((home, other, tag), (14430, 7639, 0x3b25));
         let Placement { home, other, tag } = Placement::of(&key(1), &KEYS, 1000);
         assert_eq!((home, other, tag), (440, 233, 0x3b25));
-        assert_eq!(hash(&[0; 5], &KEYS), 0);
+        assert_eq!(hash([0; 5], &KEYS), 0);
         assert_eq!(Placement::of(&CtKey::default(), &KEYS, 7), Placement { home: 0, other: 0, tag: 1 });
     }
 
