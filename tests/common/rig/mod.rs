@@ -109,6 +109,11 @@ const MAPS: [&str; 9] = [
 impl Rig {
     /// Loads the programs for a world's constants.
     pub(crate) fn load(world: &World) -> Self {
+        Self::with_buckets(world, BUCKETS)
+    }
+
+    /// The same with a table of connections of so many buckets.
+    pub(crate) fn with_buckets(world: &World, buckets: u32) -> Self {
         let mut setup = Setup::new();
         if !world.has_ipv4 {
             for constant in ["cfg_router_ipv4", "cfg_pods_ipv4", "cfg_pods_ipv4_mask"] {
@@ -131,7 +136,7 @@ impl Rig {
             .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
             .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
         // Enough that nothing is evicted, few enough to be read often.
-        setup.sizes = vec![("podwire_ct", BUCKETS)];
+        setup.sizes = vec![("podwire_ct", buckets)];
         let node = setup.load();
         node.clear("cilium_lxc");
         for endpoint in [crate::datapath::A, crate::datapath::B] {
