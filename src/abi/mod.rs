@@ -16,7 +16,7 @@ mod policy;
 mod shared;
 
 pub use conntrack::{
-    CT_REMOVE_KEYS, CT_WAYS, CtBucket, CtCollect, CtDir, CtEntry, CtInsert, CtKey, CtRemove, FragPorts, Ipv4FragId,
+    CT_REMOVE_KEYS, CT_WAYS, CtBucket, CtCollect, CtDir, CtEntry, CtInsert, CtKey, CtPool, CtRemove, FragPorts, Ipv4FragId,
     Ipv6FragId,
 };
 pub use endpoint::{EndpointInfo, EndpointKey};
