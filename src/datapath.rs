@@ -3,7 +3,6 @@
 mod builder;
 mod cleanup;
 mod config;
-mod hash_keys;
 mod host;
 mod inspect;
 mod node;

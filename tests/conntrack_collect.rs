@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use conntrack::{COLLECT, Table, tuple};
 use podwire::ErrorKind;
-use podwire::abi::{CT_COLLECT_KEYS, CtCollect, CtKey};
+use podwire::abi::CtCollect;
 use podwire::conntrack::{Clock, Collected, Conntrack, CtFilter, Interval, ticks_per_second};
 use podwire::maps::{PerCpuValues, Update};
 use podwire::program::call;
@@ -28,29 +28,22 @@ fn many() -> u32 {
     text.map_or(50_000, |text| text.parse().expect("PODWIRE_BATCH_ENTRIES is a number"))
 }
 
-fn key(number: u32) -> CtKey {
-    tuple(number).key().0
-}
-
 /// Calls the program as it is, without the collector.
-fn collect(table: &Table, count: u32, keys: &[u32]) -> CtCollect {
+fn collect(table: &Table, first: u32, count: u32, everything: bool) -> CtCollect {
     let mut argument: CtCollect = bytemuck::Zeroable::zeroed();
-    argument.count = count;
-    for (slot, number) in argument.keys.iter_mut().zip(keys) {
-        *slot = key(*number);
-    }
+    (argument.first, argument.count, argument.everything) = (first, count, everything.into());
     let program = table.programs.program(COLLECT).expect("loaded");
     assert_eq!(call(program, &mut argument).expect("callable"), 0);
     argument
 }
 
 fn outcome(argument: &CtCollect) -> (u32, u32, u32) {
-    (argument.removed, argument.alive, argument.gone)
+    (argument.looked_at, argument.removed, argument.busy)
 }
 
 #[test]
 fn what_ended_is_removed_and_nothing_else() {
-    let table = Table::new(4096);
+    let table = Table::new(512);
     let cases = [
         (0, ENDED, ENDED, false),
         (1, ENDED, ENDED, false),
@@ -71,67 +64,77 @@ fn what_ended_is_removed_and_nothing_else() {
     ];
     table.write(cases.map(|(number, forward, reply, _)| (number, forward, reply)));
     let kept: Vec<u32> = cases.iter().filter(|case| case.3).map(|case| case.0).collect();
-    // Whatever user space believes: every key is handed to the program.
-    let all = cases.map(|case| case.0);
-    assert_eq!(outcome(&collect(&table, 14, &all)), (4, 10, 0));
-    assert_eq!(table.numbers(), kept);
-
-    table.write(cases.map(|(number, forward, reply, _)| (number, forward, reply)));
     let pass = table.conntrack.collect(|| false).expect("collectable");
-    assert_eq!((pass.looked_at, pass.removed, pass.alive, pass.gone, pass.complete), (14, 4, 0, 0, true));
+    assert_eq!((pass.looked_at, pass.removed, pass.busy, pass.complete), (14, 4, 0, true));
+    assert_eq!((pass.left(), pass.dead_share()), (10, 4.0 / 14.0));
     assert_eq!(table.numbers(), kept);
 }
 
 #[test]
-fn the_program_counts_what_became_of_each_key() {
-    let table = Table::new(4096);
-    let numbers: Vec<u32> = (0..CT_COLLECT_KEYS as u32).collect();
-    assert_eq!(outcome(&collect(&table, 0, &numbers)), (0, 0, 0), "0 only asks for the time");
-    assert_eq!(outcome(&collect(&table, 32, &numbers)), (0, 0, 32), "nothing is there");
-    table.write(numbers.iter().map(|number| (*number, ENDED, ENDED)));
-    assert_eq!(outcome(&collect(&table, 1, &numbers)), (1, 0, 0), "only as many as it was given");
-    assert_eq!(outcome(&collect(&table, 3, &[1, 1, 1])), (1, 0, 2), "the same key more than once");
-    assert_eq!(outcome(&collect(&table, 32, &numbers)), (30, 0, 2));
-    table.write(numbers.iter().map(|number| (*number, ENDED, ENDED)));
-    assert_eq!(outcome(&collect(&table, u32::MAX, &numbers)), (32, 0, 0), "more than fit are not looked for");
+fn the_program_looks_through_the_buckets_it_is_given() {
+    let table = Table::new(16);
+    table.write((0..40).map(|number| (number, ENDED, ENDED)));
+    let counts: Vec<u32> = (0..16).map(|bucket| table.in_bucket(bucket).len() as u32).collect();
+    assert_eq!(counts.iter().sum::<u32>(), 40);
+    assert_eq!(outcome(&collect(&table, 0, 0, true)), (0, 0, 0), "0 only asks for the time");
+    assert!(collect(&table, 0, 0, false).now >= table.now() - 1);
+    let some: u32 = counts[3..5].iter().sum();
+    assert_eq!(outcome(&collect(&table, 3, 2, false)), (some, some, 0));
+    assert_eq!(table.numbers().len() as u32, 40 - some);
+    assert_eq!(outcome(&collect(&table, 3, 2, false)), (0, 0, 0));
+    assert_eq!(outcome(&collect(&table, 15, 100, false)), (counts[15], counts[15], 0), "the table ends there");
+    assert_eq!(outcome(&collect(&table, 16, 1, true)), (0, 0, 0));
+    assert_eq!(outcome(&collect(&table, u32::MAX, 16, true)), (0, 0, 0));
+    let left = 40 - some - counts[15];
+    assert_eq!(outcome(&collect(&table, 0, 16, false)), (left, left, 0));
+    assert!(table.numbers().is_empty());
+
+    table.write((0..40).map(|number| (number, ALIVE, ALIVE)));
+    assert_eq!(outcome(&collect(&table, 0, 16, false)), (40, 0, 0));
+    assert_eq!(outcome(&collect(&table, 0, 16, true)), (40, 40, 0), "whatever their state");
     assert!(table.numbers().is_empty());
 }
 
 #[test]
-fn claimed_entries_are_somebody_elses() {
-    let table = Table::new(4096);
-    table.write([(0, ENDED, ENDED), (1, ENDED, ENDED)]);
-    let map = table.conntrack.connections().map();
-    let mut entry = map.lookup(&key(0)).expect("readable").expect("written");
-    entry.claim = 1;
-    map.insert(&key(0), &entry, Update::Exist).expect("there");
-    let pass = table.conntrack.collect(|| false).expect("collectable");
-    assert_eq!((pass.looked_at, pass.removed, pass.alive, pass.gone), (2, 1, 1, 0));
-    assert_eq!(table.numbers(), [0]);
-    assert_eq!(map.lookup(&key(0)).expect("readable"), Some(entry), "an entry that is left alone is as it was");
-    assert_eq!((pass.left(), pass.dead_share()), (1, 0.5));
-
-    // One that turns out alive is released again.
-    table.write([(2, ALIVE, ALIVE)]);
-    let before = map.lookup(&key(2)).expect("readable");
-    assert_eq!(outcome(&collect(&table, 1, &[2])), (0, 1, 0));
-    assert_eq!(map.lookup(&key(2)).expect("readable"), before);
-    assert_eq!(before.expect("written").claim, 0);
+fn a_bucket_that_somebody_writes_to_is_left_alone() {
+    let table = Table::new(2);
+    table.write((0..8).map(|number| (number, ENDED, ENDED)));
+    let held = table.in_bucket(0);
+    let alive = tuple(held[0]);
+    assert!(!held.is_empty() && held.len() < 8, "{held:?}");
+    table.while_locked(0, || {
+        let pass = table.conntrack.collect(|| false).expect("collectable");
+        assert_eq!((pass.looked_at, pass.removed, pass.busy, pass.complete), (8, 8 - held.len(), 1, true));
+        assert_eq!(pass.left(), held.len());
+        assert_eq!(table.numbers(), held, "and can be read meanwhile");
+        // What has to be done now says that it can't be.
+        let busy = |result: podwire::Result<usize>| assert_eq!(result.expect_err("locked").kind(), ErrorKind::Busy);
+        busy(table.conntrack.flush(&CtFilter::all()));
+        busy(table.conntrack.flush(&CtFilter::address(alive.source().ip())));
+        busy(table.conntrack.remove(&alive).map(usize::from));
+        let connection = table.conntrack.connections().lookup(&alive).expect("readable").expect("there");
+        busy(table.conntrack.insert(&connection).map(|()| 1));
+    });
+    assert_eq!(table.numbers(), held);
+    // A bucket in which nothing has ended needs no lock.
+    table.write(held.iter().map(|number| (*number, ALIVE, ALIVE)));
+    table.while_locked(0, || assert_eq!(table.conntrack.collect(|| false).expect("collectable").busy, 0));
+    assert!(table.conntrack.remove(&alive).expect("removable"));
+    assert!(!table.conntrack.remove(&alive).expect("removable"), "it has gone");
 }
 
 #[test]
 fn half_of_many_in_batches_of_any_size() {
     let entries = many();
     for batch in [1, 7, 512, 1 << 17] {
-        // As full as it gets.
-        let table = Table::new(entries.next_power_of_two() * 2);
+        let table = Table::new(entries.next_power_of_two() / 4);
         table.write(
             (0..entries).map(|number| if number % 2 == 0 { (number, ENDED, ENDED) } else { (number, ALIVE, ALIVE) }),
         );
         table.conntrack.set_batch(batch).expect("not 0");
         let pass = table.conntrack.collect(|| false).expect("collectable");
         let half = entries as usize / 2;
-        assert_eq!((pass.looked_at, pass.removed, pass.alive, pass.gone), (2 * half, half, 0, 0), "batch {batch}");
+        assert_eq!((pass.looked_at, pass.removed, pass.busy), (2 * half, half, 0), "batch {batch}");
         assert!(table.numbers().iter().copied().eq((0..entries).filter(|number| number % 2 == 1)), "batch {batch}");
         let occupancy = half as f64 / f64::from(entries.next_power_of_two() * 2);
         assert_eq!(table.conntrack.occupancy(), Some((half, occupancy)));
@@ -140,57 +143,20 @@ fn half_of_many_in_batches_of_any_size() {
     assert_eq!(Table::new(16).conntrack.set_batch(0).expect_err("no batch").kind(), ErrorKind::InvalidInput);
 }
 
-/// The kernel evicts in groups and a list for each CPU, so that a full map holds a little less than it could.
-#[test]
-fn a_full_table_evicts_and_is_collected_nonetheless() {
-    let table = Table::new(4096);
-    table.write((0..4000).map(|number| (number, ENDED, ENDED)));
-    table.write((4000..24_000).map(|number| (number, ALIVE, ALIVE)));
-    let present = table.numbers();
-    assert!((3000..=4096).contains(&present.len()), "{}", present.len());
-    let dead = present.iter().filter(|number| **number < 4000).count();
-    let pass = table.conntrack.collect(|| false).expect("collectable");
-    assert_eq!((pass.looked_at, pass.removed), (present.len(), dead));
-    assert_eq!(table.numbers(), present.into_iter().filter(|number| *number >= 4000).collect::<Vec<_>>());
-    let (_, pressure) = table.conntrack.occupancy().expect("collected");
-    assert!(pressure > 0.7, "{pressure}");
-}
-
-/// The order of sacrifice: a look-up by a program, as for every packet, keeps an entry from the next eviction.
-#[test]
-fn a_flood_evicts_what_no_packet_used() {
-    let table = Table::new(8192);
-    table.write((0..8000).map(|number| (number, ALIVE, ALIVE)));
-    let present = table.numbers();
-    let (used, unused): (Vec<u32>, Vec<u32>) = present.iter().partition(|number| *number % 8 == 0);
-    for numbers in used.chunks(CT_COLLECT_KEYS) {
-        let count = numbers.len() as u32;
-        assert_eq!(outcome(&collect(&table, count, numbers)), (0, count, 0), "alive, and looked up");
-    }
-    table.write((10_000..14_000).map(|number| (number, ALIVE, ALIVE)));
-    let left = table.numbers();
-    let share = |numbers: &[u32]| {
-        let kept = numbers.iter().filter(|number| left.binary_search(number).is_ok()).count();
-        kept as f64 / numbers.len() as f64
-    };
-    println!("kept: used {}, unused {}", share(&used), share(&unused));
-    assert!(share(&used) > 0.95, "{}", share(&used));
-    assert!(share(&unused) < 0.7, "{}", share(&unused));
-    assert_eq!(table.conntrack.errors().counts().expect("readable"), []);
-}
-
 #[test]
 fn a_collection_can_be_interrupted() {
-    let table = Table::new(65_536);
+    let table = Table::new(8192);
     table.write((0..10_000).map(|number| (number, ENDED, ENDED)));
+    let mut first = 0;
+    table.conntrack.connections().for_each_entry(|bucket, _| first += usize::from(bucket < 3000)).expect("readable");
     table.conntrack.set_batch(1000).expect("not 0");
     let asked = Cell::new(0);
     let pass = table.conntrack.collect(|| asked.replace(asked.get() + 1) == 2).expect("collectable");
-    assert_eq!((pass.looked_at, pass.removed, pass.complete, asked.get()), (3000, 3000, false, 3));
-    assert_eq!(table.numbers().len(), 7000);
+    assert_eq!((pass.looked_at, pass.removed, pass.complete, asked.get()), (first, first, false, 3));
+    assert_eq!(table.numbers().len(), 10_000 - first);
     assert_eq!(table.conntrack.occupancy(), None, "nobody has counted yet");
     let pass = table.conntrack.collect(|| false).expect("collectable");
-    assert_eq!((pass.looked_at, pass.removed, pass.complete), (7000, 7000, true));
+    assert_eq!((pass.looked_at, pass.removed, pass.complete), (10_000 - first, 10_000 - first, true));
     let passes = table.conntrack.passes();
     assert_eq!((passes.complete, passes.incomplete, passes.removed), (1, 1, 10_000));
     assert_eq!(passes.last, Some(pass));
@@ -209,17 +175,16 @@ impl Drop for StopOnDrop<'_> {
 fn entries_that_come_and_go_confuse_nobody() {
     const DEAD: u32 = 2000;
     const LIVE: u32 = 2000;
-    let table = Table::new(32_768);
+    let table = Table::new(4096);
     table.write((DEAD..DEAD + LIVE).map(|number| (number, ALIVE, ALIVE)));
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         scope.spawn(|| {
-            let map = table.conntrack.connections();
             while !stop.load(Ordering::Relaxed) {
                 let churn = DEAD + LIVE..DEAD + LIVE + 200;
                 table.write(churn.clone().map(|number| (number, ENDED, ENDED)));
-                churn.for_each(|number| assert!(map.delete(&tuple(number)).is_ok()));
+                churn.for_each(|number| assert!(table.conntrack.remove(&tuple(number)).is_ok()));
                 rounds.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -230,7 +195,7 @@ fn entries_that_come_and_go_confuse_nobody() {
             assert!(Instant::now() < deadline, "the other thread does nothing");
             table.write((0..DEAD).map(|number| (number, ENDED, ENDED)));
             let pass = table.conntrack.collect(|| false).expect("collectable");
-            assert!(pass.removed + pass.gone >= DEAD as usize, "{pass:?}");
+            assert!(pass.removed >= DEAD as usize, "{pass:?}");
             total.removed += pass.removed;
             passes += 1;
         }
@@ -244,7 +209,7 @@ fn entries_that_come_and_go_confuse_nobody() {
 #[test]
 fn a_collection_is_due_after_an_interval_that_adapts() {
     let seconds = Duration::from_secs;
-    let table = Table::new(65_536);
+    let table = Table::new(8192);
     let conntrack = &table.conntrack;
     let interval = || conntrack.passes().interval;
     conntrack.set_interval(Interval::new(seconds(10), seconds(1000)).expect("valid"));
@@ -267,7 +232,7 @@ fn a_collection_is_due_after_an_interval_that_adapts() {
 
 #[test]
 fn connections_are_listed_and_flushed_by_filter() {
-    let table = Table::new(4096);
+    let table = Table::new(512);
     table.write((0..8).map(|number| (number, ALIVE, ENDED)));
     let own = if tuple(4).source().port() == 40_000 { tuple(4).source() } else { tuple(4).destination() };
     let one = CtFilter::address(own.ip());
@@ -284,7 +249,7 @@ fn connections_are_listed_and_flushed_by_filter() {
 
 #[test]
 fn insertions_that_failed_are_named() {
-    let table = Table::new(4096);
+    let table = Table::new(512);
     let errors = table.conntrack.errors();
     assert_eq!(errors.counts().expect("readable"), []);
     let mut values = PerCpuValues::new().expect("the number of CPUs");
@@ -300,7 +265,7 @@ fn insertions_that_failed_are_named() {
 
 #[test]
 fn the_clock_runs_with_the_kernels() {
-    let table = Table::new(4096);
+    let table = Table::new(512);
     let clock = table.conntrack.clock();
     let ticks = u64::from(ticks_per_second()) / 5;
     let (began, first) = (Instant::now(), clock.now().expect("callable"));
@@ -320,7 +285,7 @@ fn the_clock_runs_with_the_kernels() {
 
 #[test]
 fn what_is_not_pinned_is_not_found() {
-    let table = Table::new(4096);
+    let table = Table::new(512);
     let nothing = bpf::BpfRoot::new();
     let (maps, programs) = (table.root.maps(), table.root.programs());
     let kind = |result: podwire::Result<Conntrack>| result.map(drop).expect_err("nothing there").kind();
@@ -329,6 +294,6 @@ fn what_is_not_pinned_is_not_found() {
     assert_eq!(Clock::open_pinned(&nothing.programs()).map(drop).expect_err("nothing").kind(), ErrorKind::NotFound);
     Clock::open_pinned(&programs).expect("pinned").now().expect("callable");
     // A program that works on another map would report connections as gone that are there.
-    let other = Table::new(2048);
+    let other = Table::new(256);
     assert_eq!(kind(Conntrack::open_pinned(&maps, &other.root.programs())), ErrorKind::NotFound);
 }

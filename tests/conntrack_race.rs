@@ -11,9 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
-use conntrack::{COLLECT, Table};
-use podwire::abi::{CtCollect, CtKey};
-use podwire::program::{ObjectImage, Program, call};
+use conntrack::Table;
+use podwire::abi::CtKey;
+use podwire::conntrack::CtFilter;
+use podwire::program::{ObjectImage, call};
+use podwire::tables::{CtDirection, CtMap};
 
 /// tests/bpf/revive.bpf.c
 static REVIVE: ObjectImage<'static> =
@@ -29,9 +31,10 @@ struct Revive {
     pad: u32,
     opened: u64,
     used: u64,
+    used_fast: u64,
     ended: u64,
     revived: u64,
-    claimed: u64,
+    busy: u64,
     lost: u64,
 }
 
@@ -45,45 +48,23 @@ fn enough() -> u64 {
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The key of a connection, as `make_key()` of tests/bpf/revive.bpf.c.
-fn key(number: u32) -> CtKey {
-    let mut key = CtKey::zeroed();
-    (key.lo_addr[0], key.hi_addr[0]) = (10, 11);
-    (key.lo_port_be, key.proto, key.family) = (number as u16, 17, 1);
-    key
-}
-
-/// Has every connection of a writer looked at, whether it seems dead or not.
-fn collect_all(collector: &Program, first: u32) -> CtCollect {
-    let mut work = CtCollect::zeroed();
-    work.count = CONNECTIONS;
-    for (slot, number) in work.keys.iter_mut().zip(first..) {
-        *slot = key(number);
-    }
-    call(collector, &mut work).expect("callable");
-    work
-}
-
-/// Whoever sets the end of a connection to a time ahead, under its claim if the connection had ended, finds it until then.
-#[test]
-fn a_connection_that_is_to_live_is_never_removed() {
-    // Far from full: what is missing was removed, not evicted.
-    let table = Table::with(4096, &[REVIVE]);
-    let [writer, collector] = ["revive", COLLECT].map(|name| table.programs.program(name).expect("loaded"));
+/// Lets two writers and a collector work on a table of so many buckets until each has done enough, or `stop` of what a writer
+/// did says so. Comes back with what the writers did, and how many connections the collector removed.
+fn race(table: &Table, stop: fn(&Revive) -> bool) -> (Vec<Revive>, u64) {
+    let writer = table.programs.program("revive").expect("loaded");
     let (began, enough) = (Instant::now(), enough());
-    let (removed, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let firsts = [0, 512];
-    let (mut alive, mut gone) = (0, 0);
+    let (removed, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (mut looked_at, mut busy) = (0, 0);
     let written: Vec<Revive> = thread::scope(|scope| {
-        let writers = firsts.map(|first| {
-            let (removed, stop) = (&removed, &stop);
+        let writers = [0, 512].map(|first| {
+            let (removed, over) = (&removed, &over);
             scope.spawn(move || {
                 // An hour, so that none ends by itself.
                 let mut work = Revive { first, mask: CONNECTIONS - 1, lifetime: 3600, ..Revive::default() };
-                while !stop.load(Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
                     call(writer, &mut work).expect("callable");
                     let done = work.revived >= enough && removed.load(Ordering::Relaxed) >= enough;
-                    if done || work.lost > 0 || began.elapsed() > DEADLINE {
+                    if done || stop(&work) || began.elapsed() > DEADLINE {
                         break;
                     }
                 }
@@ -91,27 +72,76 @@ fn a_connection_that_is_to_live_is_never_removed() {
             })
         });
         while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
-            for first in firsts {
-                let work = collect_all(collector, first);
-                removed.fetch_add(work.removed.into(), Ordering::Relaxed);
-                alive += work.alive;
-                gone += work.gone;
-            }
             let pass = table.conntrack.collect(|| false).expect("collectable");
             removed.fetch_add(pass.removed as u64, Ordering::Relaxed);
+            looked_at += pass.looked_at;
+            busy += pass.busy;
+            stand_where_they_belong(table.conntrack.connections());
         }
-        stop.store(true, Ordering::Relaxed);
+        over.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().expect("no panic")).collect()
     });
     let removed = removed.into_inner();
-    println!("removed {removed}, alive {alive}, gone {gone}; {written:?}");
+    println!("looked at {looked_at}, removed {removed}, busy {busy}; {written:?}");
+    for work in &written {
+        assert!(stop(work) || (work.revived >= enough && removed >= enough), "too slow to tell: {work:?}");
+        assert!(work.opened > 0 && work.used > 0 && work.used_fast > 0 && work.ended > 0, "{work:?}");
+    }
+    (written, removed)
+}
+
+/// What is read while others write is whole: every entry is a writer's connection, in one of its two buckets.
+fn stand_where_they_belong(table: &CtMap) {
+    table
+        .for_each_entry(|bucket, entry| {
+            let CtKey { lo_addr, hi_addr, lo_port_be, .. } = entry.key;
+            assert_eq!(
+                (lo_addr[0], hi_addr[0], lo_port_be & !(512 | (CONNECTIONS as u16 - 1))),
+                (10, 11, 0),
+                "{entry:?}"
+            );
+            let tuple = entry.key.tuple(CtDirection::FromLo).expect("of a family");
+            assert!(table.places(&tuple).contains(&bucket), "{tuple} in {bucket}");
+        })
+        .expect("readable");
+}
+
+/// Nothing is counted, locked or marked any more.
+fn is_empty_and_idle(table: &Table) {
+    table.conntrack.flush(&CtFilter::all()).expect("nobody else is there");
+    for row in 0..table.conntrack.connections().buckets() {
+        let bucket = table.conntrack.connections().map().read(row).expect("in the table");
+        assert_eq!((bucket.lock, bucket.away, bucket.tag, bucket.rank), (0, 0, [0; 8], [0; 8]), "bucket {row}");
+        assert!(bucket.life.iter().all(|life| life % 2 == 0), "bucket {row}: {:?}", bucket.life);
+    }
+}
+
+/// Whoever sets the end of a connection to a time ahead, under its bucket's lock if the connection had ended, finds it until
+/// then.
+#[test]
+fn a_connection_that_is_to_live_is_never_removed() {
+    // So large that no bucket is ever full: what is missing was removed, and did not have to make room.
+    let table = Table::with(CONNECTIONS, &[REVIVE]);
+    let (written, removed) = race(&table, |work| work.lost > 0);
     for work in &written {
         assert_eq!(work.lost, 0, "connections were removed while they were to live: {work:?}");
-        assert!(work.revived >= enough && removed >= enough, "too slow to tell: {work:?}");
-        assert!(work.opened > 0 && work.used > 0 && work.ended > 0, "{work:?}");
     }
     // What was removed was opened again, but for those that have ended since.
     let opened: u64 = written.iter().map(|work| work.opened).sum();
-    let left = table.conntrack.connections().map().len().expect("readable") as u64;
+    let left = table.conntrack.connections().connections().expect("readable").len() as u64;
     assert_eq!(opened, removed + left, "removals and what the writers saw must agree");
+    is_empty_and_idle(&table);
+}
+
+/// Where connections push each other out of full buckets, each stands in one place, and what is counted agrees with it.
+#[test]
+fn a_crowded_table_stays_in_order() {
+    let table = Table::with(CONNECTIONS / 8, &[REVIVE]);
+    let (written, _) = race(&table, |_| false);
+    assert!(written.iter().any(|work| work.lost > 0), "nobody had to make room: {written:?}");
+    let mut keys = Vec::new();
+    table.conntrack.connections().for_each_entry(|_, entry| keys.push(entry.key.lo_port_be)).expect("readable");
+    keys.sort_unstable();
+    assert!(keys.is_sorted_by(|a, b| a < b), "a connection stands twice: {keys:?}");
+    is_empty_and_idle(&table);
 }

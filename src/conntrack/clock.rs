@@ -1,17 +1,15 @@
 //! The clock of connections: jiffies64, which user space can't read and has to ask a program for.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use bytemuck::Zeroable;
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 
-use super::COLLECT;
+use super::programs::generation;
+use crate::Result;
 use crate::abi::CtCollect;
 use crate::program::{self, Program};
-use crate::{Error, Result};
 
 /// How often jiffies64 advances in a second: the kernel's `CONFIG_HZ`.
 pub fn ticks_per_second() -> u32 {
@@ -56,7 +54,7 @@ impl Clock {
     ///
     /// `NotFound` where no generation of programs is pinned.
     pub fn open_pinned(programs: &Path) -> Result<Self> {
-        pinned(programs, |_| Ok(true)).map(Self::new)
+        generation(programs, |_| Ok(true)).map(|(_, program)| Self::new(program))
     }
 
     /// Now.
@@ -85,25 +83,6 @@ impl Moment {
         let started = i64::try_from(self.since_boot.as_secs()).unwrap_or(i64::MAX);
         started.saturating_add(self.seconds_until(jiffies)).max(0) as u64
     }
-}
-
-/// The program pinned in one of the generations below a folder, of which `fits` says that it is the one.
-pub(super) fn pinned(programs: &Path, fits: impl Fn(&Program) -> Result<bool>) -> Result<Program> {
-    let failed = |error: io::Error| Error::system("read directory", programs.display().to_string(), error);
-    let entries = match fs::read_dir(programs) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        entries => entries.into_iter().flatten(),
-    };
-    for generation in entries {
-        let pin = generation.map_err(failed)?.path().join(COLLECT);
-        if pin.exists() {
-            let program = Program::open_pinned(&pin)?;
-            if fits(&program)? {
-                return Ok(program);
-            }
-        }
-    }
-    Err(Error::not_found("program", format!("{COLLECT} below {}", programs.display())))
 }
 
 #[cfg(test)]

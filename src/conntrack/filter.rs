@@ -30,11 +30,16 @@ impl CtFilter {
         Self { endpoint: None, addresses: BTreeSet::from([address]) }
     }
 
+    /// Whether every connection is meant.
+    pub(super) fn is_all(&self) -> bool {
+        self.endpoint.is_none() && self.addresses.is_empty()
+    }
+
     /// Whether this connection is meant.
     pub fn matches(&self, connection: &Connection) -> bool {
         let sides = [connection.opener.source().ip(), connection.opener.destination().ip()];
         let receivers = [connection.forward.receiver, connection.reply.receiver];
-        (self.endpoint.is_none() && self.addresses.is_empty())
+        self.is_all()
             || (self.endpoint.is_some() && receivers.contains(&self.endpoint))
             || sides.iter().any(|side| self.addresses.contains(side))
     }

@@ -1,6 +1,7 @@
 //! Connections as user space sees them: listing, flushing, and collecting those that have ended.
 //!
-//! The programs open, follow and revive connections in `podwire_ct`; here nothing is ever written to an entry.
+//! The programs open, follow and revive connections in `podwire_ct`. User space reads the table without locks, and has a
+//! program do what changes it: see [`CtMap`].
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -25,6 +26,7 @@ mod collector;
 mod filter;
 mod lifetimes;
 mod pace;
+mod programs;
 
 use std::fmt;
 use std::path::Path;
@@ -33,24 +35,24 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use clock::{Clock, Moment, ticks_per_second};
-pub use collector::{Collected, Collector};
+pub use collector::Collected;
+use collector::Collector;
 pub use filter::CtFilter;
 pub use lifetimes::CtLifetimes;
 pub use pace::Interval;
+use programs::Programs;
 
 use crate::Result;
 use crate::maps::MapInfo;
-use crate::program::Program;
-use crate::tables::{Connection, CtErrors, CtMap};
-
-/// The program that removes what is dead.
-pub(crate) const COLLECT: &str = "podwire_ct_collect";
+use crate::program::ProgramSet;
+use crate::tables::{Connection, CtErrors, CtMap, FlowTuple};
 
 /// The connections of a node.
 pub struct Conntrack {
     connections: CtMap,
     errors: CtErrors,
     clock: Clock,
+    programs: Programs,
     collecting: Mutex<Collecting>,
     past: Mutex<CtPasses>,
 }
@@ -67,7 +69,7 @@ struct Collecting {
 /// The passes of a collector since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CtPasses {
-    /// Those that saw the whole map.
+    /// Those that went through the whole table.
     pub complete: u64,
     /// Those that were interrupted or failed.
     pub incomplete: u64,
@@ -84,37 +86,42 @@ pub struct CtPasses {
 }
 
 impl Conntrack {
-    /// Over the maps pinned in a folder. `collect` is the program `podwire_ct_collect` that works on them.
+    /// Over the maps pinned in a folder, with the programs that work on them.
     ///
     /// # Errors
     ///
-    /// `NotFound` where the maps are not pinned, `LayoutMismatch` for maps of another layout.
-    pub fn open(maps: &Path, collect: Program) -> Result<Self> {
+    /// `NotFound` where the maps are not pinned or the programs not in the set, `LayoutMismatch` for maps of another layout.
+    pub fn open(maps: &Path, programs: &ProgramSet) -> Result<Self> {
+        Self::with(maps, Programs::of(programs)?)
+    }
+
+    /// The same with the programs that are pinned in one of the generations below `programs` and work on these maps. No agent
+    /// needs to run.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open), and `NotFound` where there are no such programs.
+    pub fn open_pinned(maps: &Path, programs: &Path) -> Result<Self> {
+        let map = MapInfo::of_pin(maps.join(CtMap::spec().name()))?.id;
+        Self::with(maps, Programs::open_pinned(programs, map)?)
+    }
+
+    fn with(maps: &Path, programs: Programs) -> Result<Self> {
         let bounds = Interval::default();
         let interval = bounds.first();
         Ok(Self {
             connections: CtMap::open_pinned(maps)?,
             errors: CtErrors::open_pinned(maps)?,
-            clock: Clock::new(collect.clone()),
+            clock: Clock::new(programs.collect.clone()),
             collecting: Mutex::new(Collecting {
-                collector: Collector::new(collect, Collector::BATCH)?,
+                collector: Collector::new(programs.clone()),
                 bounds,
                 interval,
                 last: Instant::now(),
             }),
+            programs,
             past: Mutex::new(CtPasses { interval, ..CtPasses::default() }),
         })
-    }
-
-    /// The same with the program that is pinned in one of the generations below `programs` and works on these maps. No agent
-    /// needs to run.
-    ///
-    /// # Errors
-    ///
-    /// As for [`open`](Self::open), and `NotFound` where there is no such program.
-    pub fn open_pinned(maps: &Path, programs: &Path) -> Result<Self> {
-        let map = MapInfo::of_pin(maps.join(CtMap::spec().name()))?.id;
-        Self::open(maps, clock::pinned(programs, |program| program.uses_map(map))?)
     }
 
     /// Between which bounds the interval from one collection to the next moves.
@@ -124,16 +131,16 @@ impl Conntrack {
         self.past.lock().interval = collecting.interval;
     }
 
-    /// How many entries a collection reads at a time.
+    /// How many buckets of 8 entries a call of a collection's program goes through; 512 unless told.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for 0.
-    pub fn set_batch(&self, entries: usize) -> Result<()> {
-        self.collecting.lock().collector.set_batch(entries)
+    pub fn set_batch(&self, buckets: u32) -> Result<()> {
+        self.collecting.lock().collector.set_buckets(buckets)
     }
 
-    /// The map below.
+    /// The table, to be read.
     pub const fn connections(&self) -> &CtMap {
         &self.connections
     }
@@ -161,17 +168,52 @@ impl Conntrack {
         Ok(connections)
     }
 
-    /// Removes the connections that a filter picks, alive or not, and returns how many there were. The next packet of one
-    /// that is alive opens it anew, if the policy lets it.
-    pub fn flush(&self, filter: &CtFilter) -> Result<usize> {
-        self.connections.remove_if(|connection| filter.matches(connection))
-    }
-
-    /// A collection now. `stop` is asked after each batch; when it says so, the collection ends there, and another one is due.
+    /// Notes a connection, over what is known of it.
+    ///
+    /// The programs count in an entry while they use it: this is for connections that they do not know yet, as on a restore.
+    /// In a full bucket it takes another one's place, as a packet's would.
     ///
     /// # Errors
     ///
-    /// When the map can't be read or the program not be called; what was removed until then stays removed.
+    /// `Busy` where programs hold the bucket's lock each time one tries.
+    pub fn insert(&self, connection: &Connection) -> Result<()> {
+        self.programs.insert(&connection.encode())
+    }
+
+    /// Removes the connection that a packet of either direction belongs to; false when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert).
+    pub fn remove(&self, packet: &FlowTuple) -> Result<bool> {
+        Ok(self.programs.remove(&self.connections, &[packet.key().0])? > 0)
+    }
+
+    /// Removes the connections that a filter picks, alive or not, and returns how many there were. The next packet of one
+    /// that is alive opens it anew, if the policy lets it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert); what was removed until then stays removed.
+    pub fn flush(&self, filter: &CtFilter) -> Result<usize> {
+        if filter.is_all() {
+            return self.programs.remove_all(self.connections.buckets(), Collector::BUCKETS);
+        }
+        let mut keys = Vec::new();
+        self.connections.for_each(|connection| {
+            if filter.matches(&connection) {
+                keys.push(connection.opener.key().0);
+            }
+        })?;
+        self.programs.remove(&self.connections, &keys)
+    }
+
+    /// A collection now. `stop` is asked between calls of the program; when it says so, the collection ends there, and another
+    /// one is due.
+    ///
+    /// # Errors
+    ///
+    /// When the program can't be called; what was removed until then stays removed.
     pub fn collect(&self, stop: impl Fn() -> bool) -> Result<Collected> {
         self.collect_with(&mut self.collecting.lock(), stop)
     }
@@ -211,14 +253,14 @@ impl Conntrack {
         *self.past.lock()
     }
 
-    /// Entries in the map and how full that makes it, from 0 to 1, as of the last complete collection: the kernel keeps no count.
+    /// Entries in the table and how full that makes it, from 0 to 1, as of the last complete collection: nobody keeps count.
     pub fn occupancy(&self) -> Option<(usize, f64)> {
         let last = self.past.lock().last?;
         Some((last.left(), self.pressure_of(&last)))
     }
 
     fn pressure_of(&self, collected: &Collected) -> f64 {
-        collected.left() as f64 / self.connections.map().max_entries().max(1) as f64
+        collected.left() as f64 / self.connections.capacity().max(1) as f64
     }
 }
 

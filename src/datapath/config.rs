@@ -111,9 +111,10 @@ impl NodeConfig {
         self
     }
 
-    /// The size of a map, by its name. Takes effect when the map is created.
-    pub fn map_size(mut self, map: impl Into<String>, entries: u32) -> Self {
-        self.map_sizes.insert(map.into(), entries);
+    /// The size of a map, by its name: in entries, but for `podwire_ct` in buckets of 8 connections, and for `podwire_events`
+    /// in bytes. Takes effect when the map is created.
+    pub fn map_size(mut self, map: impl Into<String>, size: u32) -> Self {
+        self.map_sizes.insert(map.into(), size);
         self
     }
 

@@ -27,17 +27,8 @@ pub(super) struct Paths {
 }
 
 /// The files and folders that a datapath makes in its state directory.
-const STATE: [&str; 9] = [
-    "endpoints",
-    "ipam",
-    IDENTITIES,
-    POLICIES,
-    "node_config.json",
-    "sysctls.json",
-    "bpffs.json",
-    "hash_keys.json",
-    "lock",
-];
+const STATE: [&str; 8] =
+    ["endpoints", "ipam", IDENTITIES, POLICIES, "node_config.json", "sysctls.json", "bpffs.json", "lock"];
 
 impl Paths {
     /// With the state directory's one true name, by which two datapaths are told apart; also where it does not exist.

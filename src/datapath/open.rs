@@ -9,7 +9,7 @@ use log::{info, warn};
 
 use super::config::NodeConfig;
 use super::node::{self, Node, NodeDevice, Paths};
-use super::{Datapath, hash_keys, host, policy, sysctls};
+use super::{Datapath, host, policy, sysctls};
 use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
@@ -94,7 +94,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     attach_node(&attacher, &programs, &node)?;
     let metrics = MetricsMap::open_pinned(paths.maps())?;
     let forwards = ForwardsMap::open_pinned(paths.maps())?;
-    let conntrack = Conntrack::open(&paths.maps(), programs.program("podwire_ct_collect")?.clone())?;
+    let conntrack = Conntrack::open(&paths.maps(), &programs)?;
     Ok(Datapath {
         paths,
         node,
@@ -170,8 +170,8 @@ fn load(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<ProgramSet> {
         .object(program::embedded::LXC)
         .object(program::embedded::HOST)
         .object(program::embedded::NETDEV)
-        .object(program::embedded::COLLECT)
-        .constants(constants(paths, config, node)?);
+        .object(program::embedded::CONNTRACK)
+        .constants(constants(config, node));
     let loader =
         config.map_sizes.iter().fold(loader, |loader, (map, entries)| loader.max_entries(map.as_str(), *entries));
     let programs = loader.load_or_adopt(&paths.programs())?;
@@ -181,7 +181,7 @@ fn load(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<ProgramSet> {
 }
 
 /// What the programs know of the node; see `bpf/lib/config.h`. Addresses lie in memory as they are sent.
-fn constants(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<Constants> {
+fn constants(config: &NodeConfig, node: &Node) -> Constants {
     let (ipv4_base, ipv4_mask) =
         node.ipv4_range.map_or(([0; 4], [0; 4]), |range| (range.network().octets(), range.mask().octets()));
     let (ipv6_base, ipv6_mask) =
@@ -204,9 +204,8 @@ fn constants(paths: &Paths, config: &NodeConfig, node: &Node) -> Result<Constant
         .set("cfg_ct_lifetime_tcp", u32::from(lifetimes.tcp))
         .set("cfg_ct_lifetime_tcp_syn", u32::from(lifetimes.tcp_syn))
         .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
-        .set("cfg_ct_lifetime_any", u32::from(lifetimes.any))
-        .set("cfg_hash_keys", hash_keys::load_or_choose(&paths.state("hash_keys.json"))?);
-    Ok(constants)
+        .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
+    constants
 }
 
 /// Puts the node's own programs on its devices, in place of those of a predecessor.

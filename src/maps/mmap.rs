@@ -66,9 +66,19 @@ impl<V: Pod> MmapArray<V> {
     /// `InvalidInput` beyond the last row.
     #[inline]
     pub fn read(&self, row: u32) -> Result<V> {
-        let mut value = V::zeroed();
+        self.read_at(row, 0)
+    }
+
+    /// Copies out what stands at `offset` (a multiple of 8) of a row.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` beyond the last row or the row's end.
+    #[inline]
+    pub fn read_at<T: Pod>(&self, row: u32, offset: usize) -> Result<T> {
+        let mut value = T::zeroed();
         for (index, bytes) in bytemuck::bytes_of_mut(&mut value).chunks_mut(WORD).enumerate() {
-            let word = self.word(row, index * WORD)?.load(Ordering::Relaxed).to_ne_bytes();
+            let word = self.word(row, offset + index * WORD)?.load(Ordering::Relaxed).to_ne_bytes();
             bytes.copy_from_slice(&word[..bytes.len()]);
         }
         Ok(value)

@@ -16,5 +16,5 @@ pub const LXC: ObjectImage<'static> = embedded!("lxc");
 pub const HOST: ObjectImage<'static> = embedded!("host");
 /// `cil_from_netdev` and `cil_to_netdev`, for native devices.
 pub const NETDEV: ObjectImage<'static> = embedded!("netdev");
-/// `podwire_ct_collect`, run by user space: removes connections that have ended.
-pub const COLLECT: ObjectImage<'static> = embedded!("collect");
+/// `podwire_ct_collect`, `podwire_ct_remove` and `podwire_ct_insert`, by which user space changes the table of connections.
+pub const CONNTRACK: ObjectImage<'static> = embedded!("conntrack");

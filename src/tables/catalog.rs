@@ -1,6 +1,6 @@
 //! Every map of a node: what is created when a node starts, and what an operator can list.
 
-use crate::abi::{CtEntry, EventBudget, VerdictRow};
+use crate::abi::{EventBudget, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
     CtErrors, CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap,
@@ -34,10 +34,6 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(CtMap::spec(), "connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
         plain(CtErrors::spec(), "connections that could not be noted, by errno"),
-        plain(
-            MapSpec::per_cpu_array::<CtEntry>("podwire_ct_new", 1).value_layout::<CtEntry>(),
-            "where a CPU puts a new connection together",
-        ),
         plain(Switches::spec(), "switches of the programs"),
         plain(
             MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),

@@ -28,8 +28,7 @@ mod table;
 
 pub use catalog::{CatalogEntry, catalog};
 pub use conntrack::{
-    Connection, CtDirection, CtErrno, CtErrors, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple, Rewrite,
-    RewriteSide,
+    Connection, CtDirection, CtErrno, CtErrors, CtFlags, CtMap, CtPath, CtPathFlags, CtState, Echo, FlowTuple,
 };
 pub use drop_reason::{DropReason, Reason};
 pub use endpoint_rows::EndpointRows;
@@ -50,4 +49,4 @@ pub use policy::{
 pub use ports::PortPrefix;
 pub use protocol::Protocol;
 pub use source_file::SourceFile;
-pub use switches::Switches;
+pub use switches::{HashKeys, Switches};

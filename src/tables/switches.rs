@@ -1,12 +1,16 @@
-//! `podwire_runtime`: what user space switches while the programs run, and the generation of all that they remember.
+//! `podwire_runtime`: what user space switches while the programs run, the generation of all that they
+//! remember, and the keys of their hashes.
 
-use std::mem::offset_of;
+use std::mem::{offset_of, size_of};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::Result;
 use crate::abi::Runtime;
 use crate::maps::{MapSpec, MmapArray};
+use crate::{Error, Result};
+
+/// The secret multipliers of the programs' hashes: who does not know them can't choose what collides.
+pub type HashKeys = [u64; 5];
 
 /// The switches of a node, in memory that the programs read: no change needs a system call, each is seen by the next packet.
 #[derive(Debug)]
@@ -36,7 +40,34 @@ impl Switches {
         let switches = Self { map };
         let first = switches.word(offset_of!(Runtime, generation))?;
         let _ = first.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+        switches.choose_hash_keys()?;
         Ok(switches)
+    }
+
+    /// Fills in the hash keys that are missing. Of several processes that do so at once each finds, when it is through, the
+    /// same keys: a word is only ever changed from 0.
+    fn choose_hash_keys(&self) -> Result<()> {
+        if !self.hash_keys()?.contains(&0) {
+            return Ok(());
+        }
+        let mut bytes = [0; size_of::<HashKeys>()];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| Error::system("read", "the kernel's random numbers", std::io::Error::from(error)))?;
+        for (index, key) in bytemuck::cast::<_, HashKeys>(bytes).into_iter().enumerate() {
+            // Odd multipliers lose no bit of what they multiply.
+            let _ = self.hash_key(index)?.compare_exchange(0, key | 1, Ordering::AcqRel, Ordering::Acquire);
+        }
+        Ok(())
+    }
+
+    /// The multipliers of the programs' hashes. They were chosen when the map was made and stay: what stands in `podwire_ct`
+    /// is found by them.
+    pub fn hash_keys(&self) -> Result<HashKeys> {
+        let mut keys = HashKeys::default();
+        for (index, key) in keys.iter_mut().enumerate() {
+            *key = self.hash_key(index)?.load(Ordering::Acquire);
+        }
+        Ok(keys)
     }
 
     /// The map below.
@@ -87,6 +118,10 @@ impl Switches {
     fn set(&self, offset: usize, value: u32) -> Result<()> {
         self.word(offset)?.store(value, Ordering::Release);
         Ok(())
+    }
+
+    fn hash_key(&self, index: usize) -> Result<&AtomicU64> {
+        self.map.word(0, offset_of!(Runtime, hash_keys) + index * size_of::<u64>())
     }
 
     fn word(&self, offset: usize) -> Result<&AtomicU32> {

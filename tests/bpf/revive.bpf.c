@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Plays the datapath against the collector: opens connections, uses them, lets them end and revives them, by the same rules, as
- * fast as it can. It remembers until when each one is promised to be kept, and counts those that were not.
+ * Plays the datapath against the collector: opens connections, uses them with and without the lock, lets them end and revives
+ * them, by the same rules, as fast as it can. It remembers until when each one is promised to be kept, and counts those that
+ * were not.
  */
-#include "lib/config.h"
-#include "lib/conntrack_maps.h"
+#include "lib/conntrack.h"
 
 #define CONNECTIONS 1024
 #define STEPS 64
+#define GENERATION 1
 
 /* The argument; as in tests/conntrack_race.rs. */
 struct revive {
@@ -16,11 +17,25 @@ struct revive {
 	__u32 lifetime; /* seconds */
 	__u32 pad;
 	__u64 opened;
-	__u64 used;
+	__u64 used; /* under the lock */
+	__u64 used_fast; /* without */
 	__u64 ended;
 	__u64 revived;
-	__u64 claimed; /* could not be revived: somebody was at it */
+	__u64 busy; /* a lock was not to be had */
 	__u64 lost; /* promised, and not there */
+};
+
+/* What a step came to. */
+enum outcome {
+	NOTHING,
+	OPENED,
+	USED,
+	USED_FAST,
+	ENDED,
+	REVIVED,
+	BUSY,
+	LOST,
+	OUTCOMES,
 };
 
 /* Until when a connection is promised to be kept, in jiffies64. */
@@ -30,11 +45,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } promises SEC(".maps");
-
-static __always_inline bool is_live(const struct podwire_ct_entry *entry, __u64 now)
-{
-	return entry->dir[CT_FROM_LO].expires > now || entry->dir[CT_FROM_HI].expires > now;
-}
 
 static __always_inline void make_key(struct podwire_ct_key *key, __u32 number)
 {
@@ -46,61 +56,142 @@ static __always_inline void make_key(struct podwire_ct_key *key, __u32 number)
 	key->family = 1;
 }
 
-static __noinline int step(struct revive *ctx, __u32 random)
+/* As an entry begins, at a place that is unsettled. */
+static __always_inline void begin(struct podwire_ct_bucket *bucket, __u32 way, __u64 now, __u64 later)
 {
-	__u32 number = (ctx->first + (random & ctx->mask)) & (CONNECTIONS - 1);
+	struct podwire_ct_entry *entry = &bucket->entry[way];
+
+	ct_reset(entry, 0, now);
+	entry->state = CT_ESTABLISHED;
+	entry->dir[0].expires = later;
+	for (int i = 0; i < 2; i++)
+		entry->dir[i].seal = seal_next(entry->dir[i].seal, GENERATION, CT_PATH_HOLDS);
+	bucket->rank[way] = ct_rank(entry);
+	way_settle(bucket, way);
+}
+
+/* As entry_insert() of lib/admit.h: whether the connection has a place from now on. */
+static __always_inline bool open(const struct podwire_ct_key *key, __u64 now, __u64 later)
+{
+	const struct podwire_runtime *switches = runtime();
+	struct podwire_ct_bucket *bucket;
+	struct ct_spot spot;
+	__u32 index;
+	int place;
+
+	if (!switches)
+		return false;
+	ct_spot_of(&spot, (const __u64 *)key, switches);
+	if (!ct_lock(spot.home))
+		return false;
+	place = ct_claim(spot.home, spot.other, now);
+	index = place_bucket(place);
+	bucket = ct_bucket(index);
+	if (place < 0 || !bucket) {
+		ct_unlock(spot.home);
+		return false;
+	}
+	way_give(bucket, index, place_way(place), key, &spot, switches);
+	begin(bucket, place_way(place), now, later);
+	ct_unclaim(spot.home, index);
+	return true;
+}
+
+/* As fast_find() of lib/fast.h: whether the connection was kept without its bucket's lock. */
+static __always_inline bool use_fast(struct podwire_ct_entry *entry, const struct podwire_ct_key *key, __u32 direction,
+				     __u64 now, __u64 later)
+{
+	struct podwire_ct_dir *dir = ct_dir(entry, direction);
+	__u64 seal = READ_ONCE(dir->seal);
+
+	if (seal >> CT_SEAL_GENERATION_SHIFT != GENERATION)
+		return false;
+	loads_in_order(dir->seal);
+	if (!entry_is(entry, (const __u64 *)key) || !ticks_ahead(READ_ONCE(dir->expires), now))
+		return false;
+	dir->expires = later;
+	return true;
+}
+
+/* Under the lock: uses, ends or revives a connection, as it is and as chance wills. */
+static __always_inline enum outcome change(struct podwire_ct_bucket *bucket, __u32 way, __u64 *promise, __u32 random, __u64 now,
+					   __u64 later)
+{
+	struct podwire_ct_entry *entry = &bucket->entry[way];
+
+	if (!ct_is_live(entry, now)) {
+		way_unsettle(bucket, way);
+		begin(bucket, way, now, later);
+		*promise = later;
+		return REVIVED;
+	}
+	if (random & 0x40000000) {
+		ct_dir(entry, random >> 31)->expires = later;
+		*promise = later;
+		return USED;
+	}
+	*promise = 0;
+	entry->dir[CT_FROM_LO].expires = now - 10 * cfg_ticks_per_second;
+	entry->dir[CT_FROM_HI].expires = now - 10 * cfg_ticks_per_second;
+	return ENDED;
+}
+
+static __noinline int step(__u32 number, __u32 lifetime, __u32 random)
+{
 	__u64 *promise = bpf_map_lookup_elem(&promises, &number);
-	__u64 now = bpf_jiffies64(), later = now + (__u64)ctx->lifetime * cfg_ticks_per_second;
-	__u32 direction = random >> 31;
-	struct podwire_ct_entry *entry;
-	struct podwire_ct_key key;
+	__u64 now = bpf_jiffies64(), later = now + (__u64)lifetime * cfg_ticks_per_second;
+	struct podwire_ct_key key __attribute__((aligned(8)));
+	struct podwire_ct_bucket *bucket;
+	int place, outcome = NOTHING;
 
-	make_key(&key, number);
-	entry = bpf_map_lookup_elem(&podwire_ct, &key);
 	if (!promise)
-		return 0;
-	if (*promise > now && (!entry || !is_live(entry, now))) {
-		ctx->lost++;
+		return NOTHING;
+	make_key(&key, number);
+	place = ct_locate(&key);
+	if (*promise > now && (place < 0 || ct_opener(place, &key, now) < 0)) {
 		*promise = 0;
-		return 0;
+		return LOST;
 	}
-	if (!entry) {
-		struct podwire_ct_entry fresh = {};
-
-		fresh.dir[CT_FROM_LO].expires = later;
-		if (!bpf_map_update_elem(&podwire_ct, &key, &fresh, BPF_NOEXIST)) {
-			*promise = later;
-			ctx->opened++;
-		}
-	} else if (is_live(entry, now)) {
-		if (random & 0x40000000) {
-			entry->dir[direction & 1].expires = later;
-			*promise = later;
-			ctx->used++;
-		} else {
-			*promise = 0;
-			entry->dir[CT_FROM_LO].expires = now - 10 * cfg_ticks_per_second;
-			entry->dir[CT_FROM_HI].expires = now - 10 * cfg_ticks_per_second;
-			ctx->ended++;
-		}
-	} else if (__sync_val_compare_and_swap(&entry->claim, 0, 1)) {
-		ctx->claimed++;
-	} else {
-		if (bpf_map_lookup_elem(&podwire_ct, &key) == entry) {
-			entry->dir[direction & 1].expires = later;
-			*promise = later;
-			ctx->revived++;
-		}
-		__sync_lock_test_and_set(&entry->claim, 0);
+	if (place < 0) {
+		if (!open(&key, now, later))
+			return BUSY;
+		*promise = later;
+		return OPENED;
 	}
-	return 0;
+	bucket = ct_bucket(place_bucket(place));
+	if (bucket && random & 0x20000000 &&
+	    use_fast(&bucket->entry[place_way(place)], &key, random >> 31, now, later)) {
+		*promise = later;
+		return USED_FAST;
+	}
+	bucket = ct_bucket_lock(place_bucket(place));
+	if (!bucket)
+		return BUSY;
+	/* Only the collector may have been faster. */
+	if (way_is(bucket, place_way(place), &key))
+		outcome = change(bucket, place_way(place), promise, random, now, later);
+	ct_bucket_unlock(bucket);
+	return outcome;
 }
 
 SEC("syscall")
 int revive(struct revive *ctx)
 {
-	for (int i = 0; i < STEPS; i++)
-		step(ctx, bpf_get_prandom_u32());
+	__u32 first = ctx->first, mask = ctx->mask, lifetime = ctx->lifetime;
+	__u64 counts[OUTCOMES] = {};
+
+	for (int i = 0; i < STEPS; i++) {
+		__u32 random = bpf_get_prandom_u32();
+
+		counts[step((first + (random & mask)) & (CONNECTIONS - 1), lifetime, random) & (OUTCOMES - 1)]++;
+	}
+	ctx->opened += counts[OPENED];
+	ctx->used += counts[USED];
+	ctx->used_fast += counts[USED_FAST];
+	ctx->ended += counts[ENDED];
+	ctx->revived += counts[REVIVED];
+	ctx->busy += counts[BUSY];
+	ctx->lost += counts[LOST];
 	return 0;
 }
 

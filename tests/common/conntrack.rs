@@ -3,13 +3,20 @@
 
 use std::net::SocketAddr;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use podwire::abi::CtBucket;
 use podwire::conntrack::{Conntrack, ticks_per_second};
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, embedded};
-use podwire::tables::{Connection, CtPath, FlowTuple, Protocol};
+use podwire::tables::{Connection, CtPath, CtState, FlowTuple, HashKeys, Protocol, Switches};
 
 use super::bpf::BpfRoot;
 
 pub const COLLECT: &str = "podwire_ct_collect";
+
+/// Everything stands where it stood the last time.
+const HASH_KEYS: HashKeys =
+    [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f, 0x1656_67b1_9e37_79f9, 0x27d4_eb2f_1656_67c5, 0x85eb_ca77_c2b2_ae63];
 
 pub struct Table {
     pub root: BpfRoot,
@@ -18,20 +25,23 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty one with room for so many entries.
-    pub fn new(max_entries: u32) -> Self {
-        Self::with(max_entries, &[])
+    /// An empty one of so many buckets.
+    pub fn new(buckets: u32) -> Self {
+        Self::with(buckets, &[])
     }
 
     /// The same, with other objects beside the collector's.
-    pub fn with(max_entries: u32, objects: &[ObjectImage<'static>]) -> Self {
+    pub fn with(buckets: u32, objects: &[ObjectImage<'static>]) -> Self {
         let root = BpfRoot::new();
         let mut constants = Constants::new();
         constants.set("cfg_ticks_per_second", ticks_per_second());
-        let loader = Loader::new(root.maps()).object(embedded::COLLECT).constants(constants);
+        let loader = Loader::new(root.maps()).object(embedded::CONNTRACK).constants(constants);
         let loader = objects.iter().fold(loader, |loader, object| loader.object(*object));
-        let loader = loader.max_entries("podwire_ct", max_entries);
+        let loader = loader.max_entries("podwire_ct", buckets);
         let programs = loader.load_or_adopt(&root.programs()).expect("the programs load");
+        let switches = Switches::open_pinned(root.maps()).expect("pinned");
+        let runtime = podwire::abi::Runtime { generation: 1, hash_keys: HASH_KEYS, ..Default::default() };
+        switches.map().write(0, &runtime).expect("the only row");
         let conntrack = Conntrack::open_pinned(&root.maps(), &root.programs()).expect("pinned");
         Self { root, programs, conntrack }
     }
@@ -46,12 +56,55 @@ impl Table {
         let at = |time: i64| now.saturating_add_signed(time * i64::from(ticks_per_second()) / 1000);
         for (number, forward, reply) in connections {
             let connection = Connection {
+                state: CtState::Established,
                 forward: CtPath { expires: at(forward), ..CtPath::default() },
                 reply: CtPath { expires: at(reply), ..CtPath::default() },
                 ..Connection::new(tuple(number))
             };
-            self.conntrack.connections().insert(&connection).expect("room");
+            self.conntrack.insert(&connection).expect("room");
         }
+    }
+
+    /// Writes a connection in a state that ends so many seconds from now.
+    pub fn put(&self, number: u32, state: CtState, seconds: i64) {
+        let expires = self.now().saturating_add_signed(seconds * i64::from(ticks_per_second()));
+        let forward = CtPath { expires, ..CtPath::default() };
+        let connection = Connection { state, forward, ..Connection::new(tuple(number)) };
+        self.conntrack.insert(&connection).expect("there is always a place");
+    }
+
+    /// The numbers of those that stand in a bucket.
+    pub fn in_bucket(&self, bucket: u32) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        let table = self.conntrack.connections();
+        table
+            .for_each_entry(|at, entry| {
+                if at == bucket {
+                    let opener = entry.key.tuple(podwire::tables::CtDirection::from_number(entry.opener));
+                    numbers.push(number(&opener.expect("of a family")));
+                }
+            })
+            .expect("readable");
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// How many connections a bucket says are away from it.
+    pub fn away(&self, bucket: u32) -> u32 {
+        self.word(bucket, std::mem::offset_of!(CtBucket, away)).load(Ordering::Relaxed)
+    }
+
+    /// Does something while a bucket's lock is held, as a program would.
+    pub fn while_locked<T>(&self, bucket: u32, work: impl FnOnce() -> T) -> T {
+        let lock = self.word(bucket, std::mem::offset_of!(CtBucket, lock));
+        assert_eq!(lock.swap(1, Ordering::Acquire), 0);
+        let done = work();
+        lock.store(0, Ordering::Release);
+        done
+    }
+
+    fn word(&self, bucket: u32, offset: usize) -> &AtomicU32 {
+        self.conntrack.connections().map().half_word(bucket, offset).expect("in the table")
     }
 
     /// The numbers of those that are there.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use podwire::EndpointId;
 use podwire::conntrack::{Conntrack, CtFilter, Moment};
-use podwire::tables::{Connection, CtFlags, CtPath, CtPathFlags, LxcEntry, LxcMap, RewriteSide};
+use podwire::tables::{Connection, CtFlags, CtPath, CtPathFlags, LxcEntry, LxcMap};
 use serde_json::{Value, json};
 
 use super::open;
@@ -87,7 +87,8 @@ fn list(conntrack: &Conntrack, filter: &CtFilter, time_diff: bool) -> anyhow::Re
     Ok(Report::new(lines.join("\n"), &json)?)
 }
 
-/// As Cilium prints an entry, with both directions in one line: Tx is what the opener sends, Rx what comes back.
+/// As Cilium prints an entry, with both directions in one line: Tx is what the opener sends, Rx what comes back. No connection
+/// goes through a service, of which RevNAT and BackendID would tell.
 fn line(connection: &Connection, now: &Moment, time_diff: bool) -> String {
     let Connection { opener, state, forward, reply, .. } = connection;
     let state = state.to_string().to_uppercase();
@@ -96,10 +97,9 @@ fn line(connection: &Connection, now: &Moment, time_diff: bool) -> String {
         false => String::new(),
     };
     let flags: String = flag_names(connection).iter().map(|(name, _)| format!("{name} ")).collect();
-    let service = [forward, reply].iter().find_map(|path| path.rewrite.and_then(|rewrite| rewrite.service));
     format!(
         "{} {state} {} -> {} expires={}{remaining} TxPackets={} TxBytes={} TxFlagsSeen={:#04x} RxPackets={} RxBytes={} \
-         RxFlagsSeen={:#04x} Flags={:#06x} [ {flags}] RevNAT={} SourceSecurityID={} DestinationSecurityID={} BackendID={} \
+         RxFlagsSeen={:#04x} Flags={:#06x} [ {flags}] RevNAT=0 SourceSecurityID={} DestinationSecurityID={} BackendID=0 \
          EgressRule={} IngressRule={}",
         opener.protocol(),
         opener.source(),
@@ -112,10 +112,8 @@ fn line(connection: &Connection, now: &Moment, time_diff: bool) -> String {
         reply.bytes,
         reply.tcp_flags,
         connection.flags.bits(),
-        service.map_or(0, |service| service.get()),
         connection.source_identity,
         connection.destination_identity,
-        connection.backend.map_or(0, |backend| backend.get()),
         connection.egress_rule,
         connection.ingress_rule,
     )
@@ -129,14 +127,12 @@ fn entry(connection: &Connection, now: &Moment) -> Value {
         "destination": connection.opener.destination(),
         "state": connection.state.to_string(),
         "flags": flags,
-        "created": now.since_boot_at(connection.created),
         "expires": now.since_boot_at(connection.expires()),
         "remaining": now.seconds_until(connection.expires()),
         "source-identity": connection.source_identity,
         "destination-identity": connection.destination_identity,
         "egress-rule": connection.egress_rule,
         "ingress-rule": connection.ingress_rule,
-        "backend": connection.backend.map(|backend| backend.get()),
         "forward": path(&connection.forward, now),
         "reply": path(&connection.reply, now),
     })
@@ -156,25 +152,13 @@ fn path(path: &CtPath, now: &Moment) -> Value {
         "receiver": path.receiver,
         "in-device": path.in_device,
         "out-device": path.out_device,
-        "rewrite": path.rewrite.map(|rewrite| json!({
-            "side": if rewrite.side == RewriteSide::Source { "source" } else { "destination" },
-            "to": rewrite.to,
-            "service": rewrite.service.map(|service| service.get()),
-        })),
     })
 }
 
 /// The names of a connection's flags, as Cilium prints them and as JSON has them.
 fn flag_names(connection: &Connection) -> Vec<(&'static str, &'static str)> {
-    const NAMES: [(CtFlags, &str, &str); 7] = [
-        (CtFlags::SEEN_NON_SYN, "SeenNonSyn", "seen-non-syn"),
-        (CtFlags::RST, "Reset", "reset"),
-        (CtFlags::NODE_PORT, "NodePort", "node-port"),
-        (CtFlags::LOOPBACK, "LBLoopback", "loopback"),
-        (CtFlags::DSR, "DSRInternal", "dsr"),
-        (CtFlags::PROXY, "ProxyRedirect", "proxy-redirect"),
-        (CtFlags::FROM_TUNNEL, "FromTunnel", "from-tunnel"),
-    ];
+    const NAMES: [(CtFlags, &str, &str); 2] =
+        [(CtFlags::SEEN_NON_SYN, "SeenNonSyn", "seen-non-syn"), (CtFlags::RST, "Reset", "reset")];
     let set = NAMES.into_iter().filter(|(flag, ..)| connection.flags.contains(*flag));
     set.map(|(_, text, json)| (text, json)).collect()
 }

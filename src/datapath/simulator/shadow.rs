@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnetwork::IpNetwork;
 
 use crate::abi::EndpointKey;
-use crate::conntrack::{COLLECT, Clock};
+use crate::conntrack::Conntrack;
 use crate::enforcement::PolicyRows;
 use crate::events::{Event, EventReader};
 use crate::maps::Update;
@@ -19,10 +19,10 @@ use crate::tables::{
 };
 use crate::{EndpointId, Error, IfIndex, Result};
 
-/// Maps that are sized to the node; a simulator needs room for a packet. An LRU map this small still evicts nothing that a
-/// run has just written.
+/// Maps that are sized to the node; a simulator needs room for a packet. A map this small still evicts nothing that a run has
+/// just written. Connections: 64 buckets of 8.
 const SIZES: [(&str, u32); 7] = [
-    ("podwire_ct", 4096),
+    ("podwire_ct", 64),
     ("cilium_ipv4_frag_datagrams", 4096),
     ("cilium_ipv6_frag_datagrams", 4096),
     ("cilium_policystats", 4096),
@@ -37,7 +37,7 @@ pub(super) struct Shadow {
     pub(super) tables: Tables,
     switches: Switches,
     events: EventReader,
-    clock: Clock,
+    conntrack: Conntrack,
     /// What stands in the outer map.
     policies: BTreeMap<EndpointId, InForce>,
 }
@@ -92,7 +92,7 @@ impl Shadow {
             .object(embedded::LXC)
             .object(embedded::HOST)
             .object(embedded::NETDEV)
-            .object(embedded::COLLECT)
+            .object(embedded::CONNTRACK)
             .constants(constants);
         let programs = SIZES.iter().fold(loader, |loader, (map, entries)| loader.max_entries(*map, *entries)).load()?;
         let events = EventReader::open_pinned(folder)?;
@@ -103,7 +103,7 @@ impl Shadow {
         Ok(Self {
             tables: Tables::open_pinned(folder)?,
             switches: Switches::open_pinned(folder)?,
-            clock: Clock::new(programs.program(COLLECT)?.clone()),
+            conntrack: Conntrack::open(folder, &programs)?,
             events,
             programs,
             policies: BTreeMap::new(),
@@ -112,7 +112,7 @@ impl Shadow {
 
     /// Now, in jiffies64.
     pub(super) fn now(&self) -> Result<u64> {
-        Ok(self.clock.now()?.jiffies)
+        Ok(self.conntrack.clock().now()?.jiffies)
     }
 
     /// Runs a program on a frame. Comes back with what it did and reported.
@@ -151,7 +151,7 @@ impl Shadow {
         let mut connections = Vec::new();
         for tuple in &scene.connections {
             if let Some(connection) = live.connections.lookup(tuple)? {
-                self.tables.connections.insert(&connection)?;
+                self.conntrack.insert(&connection)?;
                 connections.push(connection);
             }
         }
@@ -168,7 +168,7 @@ impl Shadow {
             self.tables.rows.delete(device)?;
         }
         for tuple in connections {
-            self.tables.connections.delete(tuple)?;
+            self.conntrack.remove(tuple)?;
         }
         Ok(())
     }

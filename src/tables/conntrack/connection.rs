@@ -1,15 +1,12 @@
 //! A connection in domain types.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use bitflags::bitflags;
 
 use super::tuple::{CtDirection, FlowTuple};
-use crate::abi::{CtDir, CtEntry, CtKey, CtNat};
-use crate::tables::address;
-use crate::tables::lb::{BackendId, RevNatId};
-use crate::{EndpointId, Error, IfIndex, MacAddr, Result, SecurityId};
+use crate::abi::{CtDir, CtEntry};
+use crate::{EndpointId, IfIndex, MacAddr, SecurityId};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,16 +53,6 @@ bitflags! {
         const SEEN_NON_SYN = CtEntry::SEEN_NON_SYN;
         /// A RST was seen.
         const RST = CtEntry::RST;
-        /// Came in by a node port.
-        const NODE_PORT = CtEntry::NODE_PORT;
-        /// A backend reached itself through a service.
-        const LOOPBACK = CtEntry::LOOPBACK;
-        /// The backend answers the client directly.
-        const DSR = CtEntry::DSR;
-        /// Redirected to a proxy.
-        const PROXY = CtEntry::PROXY;
-        /// Came out of a tunnel.
-        const FROM_TUNNEL = CtEntry::FROM_TUNNEL;
         const _ = !0;
     }
 }
@@ -82,34 +69,10 @@ bitflags! {
         const REDIRECT_PEER = CtDir::REDIRECT_PEER;
         /// Leave to the stack, no redirect.
         const TO_STACK = CtDir::TO_STACK;
-        /// The source is rewritten; follows [`CtPath::rewrite`].
-        const NAT_SRC = CtDir::NAT_SRC;
-        /// The destination is rewritten; follows [`CtPath::rewrite`].
-        const NAT_DST = CtDir::NAT_DST;
         /// Let through only because the policy is in audit mode.
         const AUDITED = CtDir::AUDITED;
         const _ = !0;
     }
-}
-
-/// Which address of a packet is rewritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RewriteSide {
-    /// Where it comes from.
-    Source,
-    /// Where it goes to.
-    Destination,
-}
-
-/// A change of a packet's address and port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Which address.
-    pub side: RewriteSide,
-    /// What it becomes; of the connection's family.
-    pub to: SocketAddr,
-    /// The service on whose behalf.
-    pub service: Option<RevNatId>,
 }
 
 /// What an established packet of one direction meets.
@@ -123,8 +86,6 @@ pub struct CtPath {
     pub expires: u64,
     /// The generation of policy, identities and endpoints under which the verdict was given; 0 for none.
     pub generation: u32,
-    /// The key's tag, 24 bits, as the programs compute it.
-    pub tag: u32,
     /// Seconds for which a packet keeps the entry.
     pub lifetime: u16,
     /// The device the packets must come in by.
@@ -143,8 +104,6 @@ pub struct CtPath {
     pub src_mac: MacAddr,
     /// The destination address they leave with.
     pub dst_mac: MacAddr,
-    /// The change of their address.
-    pub rewrite: Option<Rewrite>,
 }
 
 /// A connection.
@@ -156,14 +115,10 @@ pub struct Connection {
     pub state: CtState,
     /// What is special about it.
     pub flags: CtFlags,
-    /// When the first packet came, in jiffies64.
-    pub created: u64,
     /// The identity of the side that opened it.
     pub source_identity: SecurityId,
     /// The identity of the other side.
     pub destination_identity: SecurityId,
-    /// The backend of the service that it goes through.
-    pub backend: Option<BackendId>,
     /// Number of the rule that let the opener send; 0 for none.
     pub egress_rule: u32,
     /// Number of the rule that let the other side receive; 0 for none.
@@ -181,10 +136,8 @@ impl Connection {
             opener,
             state: CtState::New,
             flags: CtFlags::default(),
-            created: 0,
             source_identity: SecurityId::UNKNOWN,
             destination_identity: SecurityId::UNKNOWN,
-            backend: None,
             egress_rule: 0,
             ingress_rule: 0,
             forward: CtPath::default(),
@@ -197,18 +150,13 @@ impl Connection {
         self.forward.expires.max(self.reply.expires)
     }
 
-    /// The key and the value in the map.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` for a rewrite to the other family.
-    pub(super) fn encode(&self) -> Result<(CtKey, CtEntry)> {
+    /// The entry in the map.
+    pub(crate) fn encode(&self) -> CtEntry {
         let (key, direction) = self.opener.key();
         let mut entry = CtEntry {
-            created: self.created,
+            key,
             src_label: self.source_identity.get(),
             dst_label: self.destination_identity.get(),
-            backend_id: self.backend.map_or(0, BackendId::get),
             state: self.state as u8,
             opener: direction as u8,
             flags: self.flags.bits(),
@@ -216,48 +164,36 @@ impl Connection {
             ingress_rule: self.ingress_rule,
             ..CtEntry::default()
         };
-        for (direction, path) in [(direction, &self.forward), (direction.reverse(), &self.reply)] {
-            entry.dir[direction.index()] = path.encode();
-            if let Some(rewrite) = &path.rewrite {
-                entry.nat[direction.index()] = encode_rewrite(rewrite, &self.opener)?;
-            }
-        }
-        Ok((key, entry))
+        entry.dir[direction.index()] = self.forward.encode();
+        entry.dir[direction.reverse().index()] = self.reply.encode();
+        entry
     }
 
-    /// The connection behind a key and a value; `None` for an unknown family.
-    pub(super) fn decode(key: &CtKey, entry: &CtEntry) -> Option<Self> {
+    /// The connection behind an entry; `None` for an unknown family.
+    pub(super) fn decode(entry: &CtEntry) -> Option<Self> {
         let direction = CtDirection::from_number(entry.opener);
-        let path = |direction: CtDirection| {
-            CtPath::decode(&entry.dir[direction.index()], &entry.nat[direction.index()], key.family)
-        };
         Some(Self {
-            opener: key.tuple(direction)?,
+            opener: entry.key.tuple(direction)?,
             state: CtState::from_number(entry.state),
             flags: CtFlags::from_bits_retain(entry.flags),
-            created: entry.created,
             source_identity: SecurityId::new(entry.src_label),
             destination_identity: SecurityId::new(entry.dst_label),
-            backend: BackendId::new(entry.backend_id),
             egress_rule: entry.egress_rule,
             ingress_rule: entry.ingress_rule,
-            forward: path(direction),
-            reply: path(direction.reverse()),
+            forward: CtPath::decode(&entry.dir[direction.index()]),
+            reply: CtPath::decode(&entry.dir[direction.reverse().index()]),
         })
     }
 }
 
 impl CtPath {
+    /// The turn is the program's to count that writes the entry.
     fn encode(&self) -> CtDir {
-        let mut flags = self.flags;
-        let side = self.rewrite.map(|rewrite| rewrite.side);
-        flags.set(CtPathFlags::NAT_SRC, side == Some(RewriteSide::Source));
-        flags.set(CtPathFlags::NAT_DST, side == Some(RewriteSide::Destination));
         CtDir {
             packets: self.packets,
             bytes: self.bytes,
             expires: self.expires,
-            seal: CtDir::seal(self.generation, self.tag, flags.bits()),
+            seal: CtDir::seal(self.generation, 0, self.flags.bits()),
             in_ifindex: self.in_device.map_or(0, IfIndex::get),
             out_ifindex: self.out_device.map_or(0, IfIndex::get),
             dst_mac: self.dst_mac.octets(),
@@ -270,48 +206,23 @@ impl CtPath {
         }
     }
 
-    fn decode(dir: &CtDir, nat: &CtNat, family: u8) -> Self {
-        let flags = CtPathFlags::from_bits_retain(dir.flags());
-        let side = if flags.contains(CtPathFlags::NAT_SRC) {
-            Some(RewriteSide::Source)
-        } else {
-            flags.contains(CtPathFlags::NAT_DST).then_some(RewriteSide::Destination)
-        };
-        let to = address::decode(nat.addr, family).map(|address| SocketAddr::new(address, u16::from_be(nat.port_be)));
+    fn decode(dir: &CtDir) -> Self {
         Self {
             packets: dir.packets,
             bytes: dir.bytes,
             expires: dir.expires,
             generation: dir.generation(),
-            tag: (dir.seal >> 8) as u32 & 0xff_ffff,
             lifetime: dir.lifetime,
             in_device: IfIndex::new(dir.in_ifindex),
             out_device: IfIndex::new(dir.out_ifindex),
-            flags,
+            flags: CtPathFlags::from_bits_retain(dir.flags()),
             tcp_flags: dir.tcp_flags,
             receiver: EndpointId::new(dir.dst_id),
             in_mac: MacAddr::new(dir.in_mac),
             src_mac: MacAddr::new(dir.src_mac),
             dst_mac: MacAddr::new(dir.dst_mac),
-            rewrite: side.zip(to).map(|(side, to)| Rewrite {
-                side,
-                to,
-                service: RevNatId::new(u16::from_be(nat.rev_nat_index_be)),
-            }),
         }
     }
-}
-
-fn encode_rewrite(rewrite: &Rewrite, opener: &FlowTuple) -> Result<CtNat> {
-    if rewrite.to.is_ipv4() != opener.source().is_ipv4() {
-        let reason = format!("is of another family than the connection {opener}");
-        return Err(Error::invalid("rewrite", rewrite.to.to_string(), reason));
-    }
-    Ok(CtNat {
-        addr: address::encode(rewrite.to.ip()).0,
-        port_be: rewrite.to.port().to_be(),
-        rev_nat_index_be: rewrite.service.map_or(0, |service| service.get().to_be()),
-    })
 }
 
 #[cfg(test)]
@@ -325,10 +236,8 @@ mod tests {
         Connection {
             state: CtState::Established,
             flags: CtFlags::SEEN_NON_SYN,
-            created: 5,
             source_identity: SecurityId::new(300),
             destination_identity: SecurityId::new(400),
-            backend: BackendId::new(12),
             egress_rule: 77,
             ingress_rule: 78,
             forward: CtPath {
@@ -336,21 +245,15 @@ mod tests {
                 bytes: 700,
                 expires: 90,
                 generation: 3,
-                tag: 0xabcdef,
                 lifetime: 21_600,
                 in_device: IfIndex::new(11),
                 out_device: IfIndex::new(13),
-                flags: CtPathFlags::JUDGED | CtPathFlags::ALLOWED | CtPathFlags::NAT_DST,
+                flags: CtPathFlags::JUDGED | CtPathFlags::ALLOWED,
                 tcp_flags: 0x12,
                 receiver: EndpointId::new(9),
                 in_mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
                 src_mac: MacAddr::new([2, 0, 0, 0, 0, 2]),
                 dst_mac: MacAddr::new([2, 0, 0, 0, 0, 3]),
-                rewrite: Some(Rewrite {
-                    side: RewriteSide::Destination,
-                    to: parse("10.0.9.9:8080"),
-                    service: RevNatId::new(21),
-                }),
             },
             reply: CtPath { packets: 6, bytes: 60, expires: 99, ..CtPath::default() },
             ..Connection::new(opener)
@@ -361,21 +264,15 @@ mod tests {
     fn directions_follow_the_opener() {
         for (source, destination, index) in [("10.0.0.1:1000", "10.0.0.2:80", 0), ("10.0.0.2:80", "10.0.0.1:1000", 1)] {
             let connection = connection(source, destination);
-            let (key, entry) = connection.encode().expect("one family");
+            let entry = connection.encode();
             assert_eq!((entry.opener, entry.dir[index].packets, entry.dir[1 - index].packets), (index as u8, 7, 6));
-            assert_eq!(entry.nat[index].port_be, 8080_u16.to_be());
-            assert_eq!(Connection::decode(&key, &entry), Some(connection));
+            assert_eq!(Connection::decode(&entry), Some(connection));
             assert_eq!(connection.expires(), 99);
         }
     }
 
     #[test]
-    fn a_rewrite_stays_in_its_family() {
-        let mut connection = connection("[fd00::1]:1", "[fd00::2]:2");
-        assert!(connection.encode().is_err());
-        connection.forward.rewrite = None;
-        let (key, entry) = connection.encode().expect("no rewrite");
-        assert_eq!(entry.dir[0].flags() & (CtDir::NAT_SRC | CtDir::NAT_DST), 0);
-        assert_eq!(key.family, 2);
+    fn entries_of_no_family_are_nothing() {
+        assert_eq!(Connection::decode(&CtEntry::default()), None);
     }
 }

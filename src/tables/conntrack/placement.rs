@@ -1,0 +1,91 @@
+//! Where in `podwire_ct` a connection stands, as `bpf/lib/conntrack_table.h` computes it.
+
+use crate::abi::CtKey;
+use crate::tables::switches::HashKeys;
+
+/// The buckets in which a connection may stand, and what marks its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Placement {
+    /// Where it belongs.
+    pub(super) home: u32,
+    /// Where it stands when its home was full. May be the same.
+    pub(super) other: u32,
+    /// Never 0.
+    pub(super) tag: u16,
+}
+
+impl Placement {
+    /// In a table of so many buckets, by the keys of its hash.
+    pub(super) fn of(key: &CtKey, hash_keys: &HashKeys, buckets: u32) -> Self {
+        let sum = hash(bytemuck::cast(*key), hash_keys);
+        let (high, low) = ((sum >> 32) as u32, sum as u32);
+        // A multiplication spreads 32 bits over any number of buckets, without a division.
+        let bucket = |half: u32| ((u64::from(half) * u64::from(buckets)) >> 32) as u32;
+        Self { home: bucket(high), other: bucket(low), tag: high as u16 | 1 }
+    }
+}
+
+/// Multiply-shift over the words of a key with secret multipliers, then mixed, so that each half depends on every bit.
+fn hash(words: [u64; 5], hash_keys: &HashKeys) -> u64 {
+    let products = words.iter().zip(hash_keys).map(|(word, key)| word.wrapping_mul(*key));
+    let mut sum = products.fold(0, u64::wrapping_add);
+    sum ^= sum >> 32;
+    sum = sum.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    sum ^ (sum >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: HashKeys = [
+        0x9e37_79b9_7f4a_7c15,
+        0xc2b2_ae3d_27d4_eb4f,
+        0x1656_67b1_9e37_79f9,
+        0x27d4_eb2f_1656_67c5,
+        0x85eb_ca77_c2b2_ae63,
+    ];
+
+    fn key(last: u8) -> CtKey {
+        let mut key = CtKey {
+            lo_port_be: 40_000_u16.to_be(),
+            hi_port_be: 80_u16.to_be(),
+            proto: 6,
+            family: 1,
+            ..CtKey::default()
+        };
+        key.lo_addr[..4].copy_from_slice(&[10, 0, 0, last]);
+        key.hi_addr[..4].copy_from_slice(&[10, 0, 0, 200]);
+        key
+    }
+
+    /// Computed apart from this code; on a machine of the other byte order the words are others.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn golden() {
+        assert_eq!(hash(bytemuck::cast(key(1)), &KEYS), 0x70bc_3b25_3baf_8193);
+        let Placement { home, other, tag } = Placement::of(&key(1), &KEYS, 32_768);
+        assert_eq!((home, other, tag), (14430, 7639, 0x3b25));
+        let Placement { home, other, tag } = Placement::of(&key(1), &KEYS, 1000);
+        assert_eq!((home, other, tag), (440, 233, 0x3b25));
+        assert_eq!(hash([0; 5], &KEYS), 0);
+        assert_eq!(Placement::of(&CtKey::default(), &KEYS, 7), Placement { home: 0, other: 0, tag: 1 });
+    }
+
+    #[test]
+    fn buckets_are_in_the_table_and_evenly_used() {
+        for buckets in [1, 2, 3, 64, 1000] {
+            let mut used = vec![[0_u32; 2]; buckets as usize];
+            for number in 0..buckets * 200 {
+                let mut key = key(number as u8);
+                key.hi_port_be = (number >> 8) as u16;
+                let Placement { home, other, tag } = Placement::of(&key, &KEYS, buckets);
+                assert_eq!(tag & 1, 1);
+                used[home as usize][0] += 1;
+                used[other as usize][1] += 1;
+            }
+            let counts = used.as_flattened();
+            assert!(counts.iter().all(|count| (120..=280).contains(count)), "{buckets} buckets: {counts:?}");
+        }
+    }
+}
