@@ -141,7 +141,7 @@ fn a_table_of_one_bucket_gives_every_newcomer_a_place() {
         assert!(table.numbers().contains(&number), "{number}");
     }
     assert_eq!(table.numbers(), (92..100).collect::<Vec<_>>(), "the others would have ended first");
-    assert_eq!((table.away(0), table.conntrack.connections().capacity()), (0, CT_WAYS));
+    assert_eq!((table.away(0), table.conntrack.connections().capacity()), (0, CT_WAYS as u32));
     let pass = table.conntrack.collect(|| false).expect("collectable");
     assert_eq!((pass.looked_at, pass.removed), (8, 0));
     assert_eq!(table.conntrack.occupancy(), Some((8, 1.0)));
