@@ -132,18 +132,21 @@ static __always_inline void entry_copy(struct podwire_ct_entry *to, const struct
 	WRITE_ONCE(to->dir[1].seal, seal_next(to->dir[1].seal, hi >> CT_SEAL_GENERATION_SHIFT, hi & CT_SEAL_FLAGS_MASK));
 }
 
-/* The place to write to, with the locks that this needs, or -1. */
+/* The place to write to, with the locks that this needs, or a negative errno. */
 static __always_inline int insert_place(const struct podwire_ct_key *key, const struct ct_spot *spot)
 {
 	int place;
 
 	if (!ct_lock(spot->home))
-		return -1;
+		return -EBUSY;
 	place = ct_locate(key);
-	if (place < 0)
+	if (place < 0) {
 		place = ct_claim(spot->home, spot->other, bpf_jiffies64());
-	else if (place_bucket(place) != spot->home && !ct_lock(place_bucket(place)))
-		place = -1;
+		if (place < 0)
+			place = -ENOSPC;
+	} else if (place_bucket(place) != spot->home && !ct_lock(place_bucket(place))) {
+		place = -EBUSY;
+	}
 	if (place < 0)
 		ct_unlock(spot->home);
 	return place;
@@ -166,8 +169,10 @@ int podwire_ct_insert(struct podwire_ct_insert *ctx)
 	copy_key(&key, &ctx->entry.key);
 	ct_spot_of(&spot, (const __u64 *)&key, switches);
 	place = insert_place(&key, &spot);
-	if (place < 0)
+	if (place < 0) {
+		ctx->error = place;
 		return 0;
+	}
 	way = place_way(place);
 	bucket = ct_bucket(place_bucket(place));
 	if (bucket) {

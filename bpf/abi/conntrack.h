@@ -158,7 +158,7 @@ struct podwire_ct_remove {
 
 /* podwire_ct_insert: writes an entry, over the one that has its key. Seals keep their generation and flags, and get a turn. */
 struct podwire_ct_insert {
-	__s32 error; /* out: 0, or a negative errno: -EBUSY where somebody held a lock */
+	__s32 error; /* out: 0, or a negative errno: -EBUSY where somebody held a lock, -ENOSPC where no entry was to be had */
 	__u32 pad;
 	struct podwire_ct_entry entry;
 };

@@ -271,7 +271,7 @@ static __always_inline int entry_insert(struct __sk_buff *skb, const struct admi
 	bucket = ct_bucket(index);
 	if (place < 0 || !bucket) {
 		ct_unlock(spot.home);
-		return -EBUSY;
+		return -ENOSPC;
 	}
 	way_give(bucket, index, way, &a->flow.key, &spot, switches);
 	entry = way_entry(bucket, way);

@@ -14,6 +14,7 @@
 #define CT_LOCK_TRIES 64
 
 #define EBUSY 16
+#define ENOSPC 28
 
 /* Loads before it come before loads behind it, and stores before stores. x86 keeps them in order by itself. */
 #if defined(__TARGET_ARCH_x86)

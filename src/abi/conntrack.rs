@@ -189,7 +189,8 @@ shared_struct! {
 shared_struct! {
     /// The argument of the program `podwire_ct_insert`: writes an entry, over the one that has its key.
     pub struct CtInsert = podwire_ct_insert {
-        /// Out: 0, or a negative errno; `-EBUSY` where somebody held a lock.
+        /// Out: 0, or a negative errno; `-EBUSY` where somebody held a lock, `-ENOSPC` where no entry was to be
+        /// had.
         pub error: i32,
         /// Padding, zero.
         pub pad: u32,

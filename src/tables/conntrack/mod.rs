@@ -113,6 +113,18 @@ impl CtMap {
         Ok(u32::try_from(used).unwrap_or(u32::MAX).min(self.capacity()))
     }
 
+    /// The entries that were in use and are free now, the one that is taken next first; of a table that nobody writes to.
+    pub fn free(&self) -> Result<Vec<u32>> {
+        let mut free = Vec::new();
+        let mut next = self.pool.word(0, offset_of!(CtPool, free))?.load(Ordering::Acquire) as u32;
+        // Whatever the entries say, there are no more of them.
+        while let Some(slot) = next.checked_sub(1).filter(|_| free.len() < self.entries.rows()) {
+            free.push(slot);
+            next = self.entries.half_word(slot, offset_of!(CtEntry, judged))?.load(Ordering::Acquire);
+        }
+        Ok(free)
+    }
+
     /// The buckets in which a connection may stand: where it belongs, and where it stands when that one was full. They may be
     /// the same.
     pub fn places(&self, packet: &FlowTuple) -> [u32; 2] {
