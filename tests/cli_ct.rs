@@ -52,7 +52,7 @@ fn endpoint(id: u16) -> EndpointId {
 
 /// A web connection of endpoint 7, a ping of endpoint 8, and one that ended.
 fn table() -> Table {
-    let table = Table::new(4096);
+    let table = Table::new(512);
     let now = table.now();
     let at = |seconds: i64| now.saturating_add_signed(seconds * i64::from(ticks_per_second()));
     let side = |text: &str| -> SocketAddr { text.parse().expect("valid") };
@@ -62,7 +62,6 @@ fn table() -> Table {
     let web = Connection {
         state: CtState::Established,
         flags: CtFlags::SEEN_NON_SYN,
-        created: at(-60),
         source_identity: SecurityId::new(300),
         destination_identity: SecurityId::new(2),
         egress_rule: 5,
@@ -106,7 +105,7 @@ fn table() -> Table {
         ..Connection::new(tuple(Protocol::TCP, "10.0.0.9:40000", "192.0.2.1:443"))
     };
     for connection in [web, ping, ended] {
-        table.conntrack.connections().insert(&connection).expect("room");
+        table.conntrack.insert(&connection).expect("room");
     }
     let lxc = LxcMap::create(16).expect("a map");
     for (id, address) in [(7, "10.0.0.7"), (8, "fd00::8"), (9, "10.0.0.99")] {
@@ -177,7 +176,6 @@ fn connections_as_json() {
     let table = table();
     let all = prints_json(&table.root, &["ct", "list"]);
     let web = &all[0];
-    assert_eq!(web["expires"].as_i64().zip(web["created"].as_i64()).map(|(end, start)| end - start), Some(21_660));
     assert!((21_400..=21_600).contains(&web["remaining"].as_i64().expect("a number")), "{web}");
     for (pointer, value) in [
         ("/protocol", json!("TCP")),
@@ -188,7 +186,6 @@ fn connections_as_json() {
         ("/source-identity", json!(300)),
         ("/destination-identity", json!(2)),
         ("/egress-rule", json!(5)),
-        ("/backend", json!(null)),
         ("/forward/packets", json!(7)),
         ("/forward/allowed", json!(true)),
         ("/forward/generation", json!(3)),
@@ -197,7 +194,6 @@ fn connections_as_json() {
         ("/reply/bytes", json!(4000)),
         ("/reply/allowed", json!(null)),
         ("/reply/receiver", json!(7)),
-        ("/reply/rewrite", json!(null)),
     ] {
         assert_eq!(web.pointer(pointer), Some(&value), "{pointer}");
     }

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use datapath::{FROM_CONTAINER, PASS, REDIRECT, SHOT, TO_CONTAINER, hex};
-use libbpf_rs::{MapCore, MapHandle};
 use model::{Direction, Endpoint, Entry, PortPrefix, World};
 use packets::*;
 use podwire::program::{ProgramSet, SkBuff, test_run};
@@ -178,7 +177,6 @@ fn no_packet_goes_by_what_was_never_true_or_is_no_more() {
     let sent: [Sent; 5] = Default::default();
     devices.run(|| {
         let rig = Rig::load(&World::bare(true, true));
-        let connections: MapHandle = rig.node.map("podwire_ct");
         rig.install(&under(&rig, world(0, &devices.indices)));
         let set = rig.node.set();
         let work: [fn(&Sender<'_>); 5] = [
@@ -199,8 +197,7 @@ fn no_packet_goes_by_what_was_never_true_or_is_no_more() {
                 wait_for_all(&sent);
                 if number % 7 == 0 {
                     // As if the table had been too small.
-                    let keys: Vec<_> = connections.keys().take(64).collect();
-                    keys.iter().for_each(|key| drop(connections.delete(key)));
+                    rig.evict_some(64);
                 }
                 progress.begun.store(number, Ordering::SeqCst);
                 rig.install(&under(&rig, world(number, &devices.indices)));
@@ -284,7 +281,7 @@ fn from_the_host(sender: &Sender<'_>) {
     );
 }
 
-/// Ever new connections: the table is full of them, and its nodes go from one connection to the next.
+/// Ever new connections: the table is full of them, and its places go from one connection to the next.
 fn crowd(sender: &Sender<'_>) {
     let from = web(&sender.devices);
     sender.until_the_end(

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use podwire::abi::{
-    CtDir, CtEntry, DropNotify, IpCacheKey, Lb4SrcRangeKey, Lb6SrcRangeKey, PolicyEntry, PolicyKey,
-    PolicyVerdictNotify, RemoteEndpointInfo, TraceNotify,
+    CT_REMOVE_KEYS, CT_WAYS, CtDir, CtEntry, DropNotify, IpCacheKey, Lb4SrcRangeKey, Lb6SrcRangeKey, PolicyEntry,
+    PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, TraceNotify,
 };
 use podwire::tables::{
     Algorithm, BackendState, CtDirection, CtState, DropReason, EndpointFlags, MAGLEV_SLOTS, MetricsDirection,
@@ -200,23 +200,13 @@ fn conntrack_numbers() {
             ("ALLOWED", CtDir::ALLOWED.into()),
             ("REDIRECT_PEER", CtDir::REDIRECT_PEER.into()),
             ("TO_STACK", CtDir::TO_STACK.into()),
-            ("NAT_SRC", CtDir::NAT_SRC.into()),
-            ("NAT_DST", CtDir::NAT_DST.into()),
             ("AUDITED", CtDir::AUDITED.into()),
         ],
     );
     assert_all(
         "abi/conntrack.h",
         "CT_F_",
-        &[
-            ("SEEN_NON_SYN", CtEntry::SEEN_NON_SYN.into()),
-            ("RST", CtEntry::RST.into()),
-            ("NODE_PORT", CtEntry::NODE_PORT.into()),
-            ("LOOPBACK", CtEntry::LOOPBACK.into()),
-            ("DSR", CtEntry::DSR.into()),
-            ("PROXY", CtEntry::PROXY.into()),
-            ("FROM_TUNNEL", CtEntry::FROM_TUNNEL.into()),
-        ],
+        &[("SEEN_NON_SYN", CtEntry::SEEN_NON_SYN.into()), ("RST", CtEntry::RST.into())],
     );
     let all = constants("abi/conntrack.h");
     for (name, value) in [
@@ -226,6 +216,8 @@ fn conntrack_numbers() {
         ("CT_CLOSED", CtState::Closed as u64),
         ("CT_FROM_LO", CtDirection::FromLo as u64),
         ("CT_FROM_HI", CtDirection::FromHi as u64),
+        ("CT_WAYS", CT_WAYS as u64),
+        ("CT_REMOVE_KEYS", CT_REMOVE_KEYS as u64),
     ] {
         assert_eq!(all[name], value, "{name}");
     }

@@ -1,16 +1,14 @@
-//! Counters, policies and connections on real kernel maps. Needs root.
+//! Counters and policies on real kernel maps. Needs root.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use podwire::abi::{MetricsKey, MetricsValue, PolicyStatsKey, PolicyStatsValue};
 use podwire::maps::{PerCpuValues, Update};
 use podwire::tables::{
-    Connection, Counted, Counter, CtFlags, CtMap, CtPath, CtState, DropReason, FlowTuple, MetricsDirection, MetricsMap,
-    PolicyAction, PolicyCount, PolicyDirection, PolicyL4, PolicyMap, PolicyMatch, PolicyStats, PolicyVerdict,
-    PortPrefix, Protocol, Reason, SourceFile,
+    Counted, Counter, DropReason, MetricsDirection, MetricsMap, PolicyAction, PolicyCount, PolicyDirection, PolicyL4,
+    PolicyMap, PolicyMatch, PolicyStats, PolicyVerdict, PortPrefix, Protocol, Reason, SourceFile,
 };
-use podwire::{EndpointId, ErrorKind, IfIndex, SecurityId};
+use podwire::{EndpointId, ErrorKind, SecurityId};
 
 fn counted(reason: Reason, line: u16) -> Counted {
     Counted { reason, direction: MetricsDirection::Egress, file: SourceFile::new(2), line }
@@ -132,59 +130,4 @@ fn policy_counters_belong_to_an_endpoint() {
     assert_eq!(stats.forget(endpoint()).expect("deletable"), 1);
     assert_eq!(stats.count(endpoint(), &entry).expect("readable"), None);
     assert_eq!(stats.counts(EndpointId::new(464).expect("not 0")).expect("readable").len(), 1);
-}
-
-fn tuple(source: &str, destination: &str) -> FlowTuple {
-    let socket = |text: &str| -> SocketAddr { text.parse().expect("valid socket address") };
-    FlowTuple::new(Protocol::TCP, socket(source), socket(destination)).expect("one family")
-}
-
-fn path(packets: u64, device: u32) -> CtPath {
-    CtPath { packets, bytes: 60 * packets, in_device: IfIndex::new(device), ..CtPath::default() }
-}
-
-#[test]
-fn a_connection_is_found_by_packets_of_both_directions() {
-    let connections = CtMap::create(256).expect("a map");
-    for opener in [
-        tuple("10.0.0.1:40000", "10.0.0.2:80"),
-        tuple("10.0.0.4:80", "10.0.0.3:40000"),
-        tuple("[fd00::1]:40000", "[fd00::2]:80"),
-        tuple("127.0.0.1:7", "127.0.0.1:7"),
-    ] {
-        let connection = Connection {
-            state: CtState::Established,
-            flags: CtFlags::SEEN_NON_SYN,
-            source_identity: SecurityId::new(300),
-            forward: path(5, 11),
-            reply: if opener == opener.reverse() { CtPath::default() } else { path(4, 12) },
-            ..Connection::new(opener)
-        };
-        connections.insert(&connection).expect("room");
-        assert_eq!(connections.lookup(&opener).expect("readable"), Some(connection), "{opener}");
-        assert_eq!(connections.lookup(&opener.reverse()).expect("readable"), Some(connection), "{opener} reversed");
-    }
-    assert_eq!(connections.connections().expect("readable").len(), 4);
-    assert_eq!(connections.lookup(&tuple("10.0.0.1:80", "10.0.0.2:40000")).expect("readable"), None);
-    assert!(connections.delete(&tuple("10.0.0.2:80", "10.0.0.1:40000")).expect("deletable"));
-    assert_eq!(connections.lookup(&tuple("10.0.0.1:40000", "10.0.0.2:80")).expect("readable"), None);
-    assert_eq!(connections.remove_if(|connection| connection.opener.source().is_ipv6()).expect("deletable"), 1);
-    let left: Vec<_> =
-        connections.connections().expect("readable").iter().map(|connection| connection.opener.to_string()).collect();
-    assert_eq!(left, ["TCP 10.0.0.4:80 -> 10.0.0.3:40000", "TCP 127.0.0.1:7 -> 127.0.0.1:7"]);
-}
-
-#[test]
-fn every_one_of_many_connections_is_listed() {
-    let connections = CtMap::create(65_536).expect("a map");
-    for port in 1..=10_000 {
-        let source = SocketAddr::new([10, 0, 0, 1].into(), port);
-        let tuple =
-            FlowTuple::new(Protocol::UDP, source, SocketAddr::new([10, 0, 0, 2].into(), 53)).expect("one family");
-        connections.insert(&Connection::new(tuple)).expect("room");
-    }
-    let listed = connections.connections().expect("readable");
-    assert!(listed.iter().map(|connection| connection.opener.source().port()).eq(1..=10_000));
-    assert_eq!(connections.remove_if(|_| true).expect("deletable"), 10_000);
-    assert_eq!(connections.connections().expect("readable"), []);
 }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use podwire::abi::{
     ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo, EndpointKey, EndpointRow, EventBudget, ForwardPoint,
-    IpCacheKey, MetricsKey, MetricsValue, RemoteEndpointInfo,
+    IpCacheKey, MetricsKey, MetricsValue, RemoteEndpointInfo, Runtime,
 };
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, SkBuff, embedded, test_run};
 use podwire::tables::{
@@ -44,6 +44,7 @@ pub(crate) const REDIRECT: i32 = 7;
 
 /// What the programs of the tests are told; nothing depends on its being true.
 pub(crate) const TICKS_PER_SECOND: u32 = 250;
+/// Everything stands where it stood the last time.
 const HASH_KEYS: [u64; 5] =
     [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f, 0x1656_67b1_9e37_79f9, 0x27d4_eb2f_1656_67c5, 0x85eb_ca77_c2b2_ae63];
 
@@ -205,8 +206,7 @@ impl Setup {
             .set("cfg_ct_lifetime_tcp", 21_600u32)
             .set("cfg_ct_lifetime_tcp_syn", 60u32)
             .set("cfg_ct_lifetime_closing", 10u32)
-            .set("cfg_ct_lifetime_any", 60u32)
-            .set("cfg_hash_keys", HASH_KEYS);
+            .set("cfg_ct_lifetime_any", 60u32);
         Self { constants, ring_bytes: None, sizes: Vec::new(), beside: None }
     }
 
@@ -216,6 +216,7 @@ impl Setup {
             .object(node_object("lxc", embedded::LXC))
             .object(node_object("host", embedded::HOST))
             .object(node_object("netdev", embedded::NETDEV))
+            .object(node_object("conntrack", embedded::CONNTRACK))
             .object(PRELUDE)
             .constants(self.constants);
         if let Some(bytes) = self.ring_bytes {
@@ -229,6 +230,9 @@ impl Setup {
         }
         let set = loader.load().expect("the programs load");
         let datapath = Datapath { root, set };
+        let switches = Switches::open_pinned(datapath.maps()).expect("podwire_runtime is pinned");
+        let runtime = Runtime { generation: 1, hash_keys: HASH_KEYS, ..Runtime::default() };
+        switches.map().write(0, &runtime).expect("the only row");
         datapath.switch(0, 1_000_000);
         datapath.add(&A);
         datapath.add(&B);

@@ -313,7 +313,7 @@ impl Scene {
         for key in self.rig.connection_keys() {
             let mut entry = self.rig.connection(&key).expect("nobody removes it");
             entry.dir.iter_mut().for_each(|dir| dir.expires = self.since - 1000);
-            self.rig.put_connection(&key, &entry);
+            self.rig.put_connection(&entry);
         }
         for connection in self.world.connections.values_mut() {
             connection.halves.iter_mut().for_each(|half| half.expiry = crate::model::Expiry::Over);

@@ -14,13 +14,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytemuck::{Pod, Zeroable};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, RingBuffer, RingBufferBuilder};
 use podwire::abi::{
-    CtEntry, CtKey, DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo, EndpointRow, IpCacheKey,
-    PolicyEntry, PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, Runtime,
+    CtCollect, CtEntry, CtInsert, CtKey, CtRemove, DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo,
+    EndpointRow, IpCacheKey, PolicyEntry, PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, Runtime,
 };
 use podwire::netlink::{DeviceSpec, VethSpec};
-use podwire::program::{SkBuff, test_run};
+use podwire::program::{SkBuff, call, test_run};
+use podwire::tables::CtMap;
 
 use crate::datapath::{Datapath, Setup, key4, key6, padded};
 use crate::model::{Direction, Endpoint, Entry, World};
@@ -35,6 +37,8 @@ pub(crate) const DEVICES: usize = 4;
 pub(crate) const NETDEV: u32 = 1;
 /// jiffies64 a second, as the programs are told. The kernel's own rate does not matter here: nothing waits.
 pub(crate) const TICKS: u64 = 250;
+/// Of the table of connections.
+const BUCKETS: u32 = 512;
 /// What a test run takes whatever the frame's type says.
 const TAKEN: usize = ETH + IPV6;
 
@@ -72,6 +76,7 @@ impl Devices {
 pub(crate) struct Rig {
     pub(crate) node: Datapath,
     maps: BTreeMap<&'static str, MapHandle>,
+    pub(crate) table: CtMap,
     policies: BTreeMap<u16, MapHandle>,
     written: RefCell<BTreeMap<String, Content>>,
     records: Rc<RefCell<Vec<Vec<u8>>>>,
@@ -89,12 +94,11 @@ pub(crate) struct Observed {
     pub(crate) verdicts: Vec<PolicyVerdictNotify>,
 }
 
-const MAPS: [&str; 10] = [
+const MAPS: [&str; 9] = [
     "cilium_lxc",
     "podwire_endpoints",
     "cilium_ipcache_v2",
     "podwire_runtime",
-    "podwire_ct",
     "podwire_ct_errors",
     "cilium_ipv4_frag_datagrams",
     "cilium_ipv6_frag_datagrams",
@@ -127,7 +131,7 @@ impl Rig {
             .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
             .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
         // Enough that nothing is evicted, few enough to be read often.
-        setup.sizes = vec![("podwire_ct", 4096)];
+        setup.sizes = vec![("podwire_ct", BUCKETS)];
         let node = setup.load();
         node.clear("cilium_lxc");
         for endpoint in [crate::datapath::A, crate::datapath::B] {
@@ -148,7 +152,8 @@ impl Rig {
         let began = (Instant::now(), jiffies());
         // Not far from where it begins anew.
         let generation = Cell::new(u32::MAX - 100);
-        Self { node, maps, policies, written: RefCell::default(), records, ring, began, generation }
+        let table = CtMap::open_pinned(node.maps()).expect("podwire_ct is pinned");
+        Self { node, maps, table, policies, written: RefCell::default(), records, ring, began, generation }
     }
 
     /// The generation under which another world may be written: none is used twice, as the programs remember verdicts by it.
@@ -170,19 +175,26 @@ impl Rig {
             self.write_content(&format!("policy {slot}"), &self.policies[&slot], policy(entries));
         }
         self.write_rows(world);
+        let only = 0u32.to_ne_bytes();
+        let before = self.maps["podwire_runtime"].lookup(&only, MapFlags::ANY).expect("read").expect("the only row");
         let runtime = Runtime {
             drop_events_per_window: 1_000_000,
             generation: world.generation,
             verdict_events: 1,
+            // What stands in the table is found by them.
+            hash_keys: bytemuck::pod_read_unaligned::<Runtime>(&before).hash_keys,
             ..Runtime::default()
         };
-        self.put("podwire_runtime", &0u32.to_ne_bytes(), bytemuck::bytes_of(&runtime));
+        self.put("podwire_runtime", &only, bytemuck::bytes_of(&runtime));
         self.generation.set(world.generation);
     }
 
     /// Forgets connections and fragments.
     pub(crate) fn forget(&self) {
-        for name in ["podwire_ct", "cilium_ipv4_frag_datagrams", "cilium_ipv6_frag_datagrams"] {
+        let mut work = CtCollect { count: self.table.buckets(), everything: 1, ..CtCollect::zeroed() };
+        self.call("podwire_ct_collect", &mut work);
+        assert_eq!((work.looked_at, work.busy), (work.removed, 0));
+        for name in ["cilium_ipv4_frag_datagrams", "cilium_ipv6_frag_datagrams"] {
             let map = &self.maps[name];
             let keys: Vec<_> = map.keys().collect();
             for key in keys {
@@ -229,20 +241,40 @@ impl Rig {
     }
 
     pub(crate) fn connection(&self, key: &CtKey) -> Option<CtEntry> {
-        let value = self.maps["podwire_ct"].lookup(bytemuck::bytes_of(key), MapFlags::ANY).expect("read");
-        value.map(|bytes| bytemuck::pod_read_unaligned(&bytes))
+        self.table.entry(key).expect("read")
     }
 
     pub(crate) fn connection_keys(&self) -> Vec<CtKey> {
-        self.maps["podwire_ct"].keys().map(|key| bytemuck::pod_read_unaligned(&key)).collect()
+        let mut keys = Vec::new();
+        self.table.for_each_entry(|_, entry| keys.push(entry.key)).expect("read");
+        keys
     }
 
-    pub(crate) fn put_connection(&self, key: &CtKey, entry: &CtEntry) {
-        self.put("podwire_ct", bytemuck::bytes_of(key), bytemuck::bytes_of(entry));
+    pub(crate) fn put_connection(&self, entry: &CtEntry) {
+        let mut work = CtInsert { entry: *entry, ..CtInsert::zeroed() };
+        self.call("podwire_ct_insert", &mut work);
+        assert_eq!(work.error, 0);
     }
 
     pub(crate) fn evict(&self, key: &CtKey) {
-        self.maps["podwire_ct"].delete(bytemuck::bytes_of(key)).expect("it is there");
+        let mut work = CtRemove { count: 1, ..CtRemove::zeroed() };
+        work.keys[0] = *key;
+        self.call("podwire_ct_remove", &mut work);
+        assert_eq!(work.removed, 1, "it is there");
+    }
+
+    /// Removes one in so many connections, as far as nobody else is at them.
+    pub(crate) fn evict_some(&self, one_in: usize) {
+        for keys in self.connection_keys().chunks(one_in) {
+            let mut work = CtRemove { count: 1, ..CtRemove::zeroed() };
+            work.keys[0] = keys[0];
+            self.call("podwire_ct_remove", &mut work);
+        }
+    }
+
+    fn call<T: Pod>(&self, program: &str, work: &mut T) {
+        let program = self.node.set().program(program).expect("the program is loaded");
+        call(program, work).expect("the program can be called");
     }
 
     /// Everything in a table, as bytes.

@@ -239,7 +239,7 @@ impl Step {
                         halves[at].expiry = Expiry::Over;
                     }
                 }
-                rig.put_connection(&agreement::key_to(&key), &entry);
+                rig.put_connection(&entry);
                 Ok(())
             }
             Self::Evict { connection } => {
