@@ -46,6 +46,7 @@ SHARED(podwire_ct_key);
 SHARED(podwire_ct_dir);
 SHARED(podwire_ct_entry);
 SHARED(podwire_ct_bucket);
+SHARED(podwire_ct_pool);
 SHARED(podwire_ct_collect);
 SHARED(podwire_ct_remove);
 SHARED(podwire_ct_insert);

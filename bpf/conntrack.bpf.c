@@ -5,6 +5,12 @@
  */
 #include "lib/conntrack.h"
 
+enum outcome {
+	NOT_THERE,
+	REMOVED,
+	BUSY,
+};
+
 /*
  * Whether both directions' claims ended more than a second ago. A program that saw one of them still ahead, and is about to
  * write a later one without asking anybody, has long done so by then.
@@ -12,6 +18,33 @@
 static __always_inline bool is_dead(const struct podwire_ct_entry *entry, __u64 now)
 {
 	return entry_end(entry) < now - cfg_ticks_per_second;
+}
+
+/* Removes a key's entry, unless `now` is given and it has not ended by then. */
+__noinline int ct_remove(const struct podwire_ct_key *key, __u64 now)
+{
+	const struct podwire_runtime *switches = runtime();
+	struct podwire_ct_bucket *bucket;
+	struct podwire_ct_entry *entry;
+	int place, outcome = NOT_THERE;
+	__u32 way;
+
+	if (!key || !switches)
+		return NOT_THERE;
+	place = ct_locate(key);
+	if (place < 0)
+		return NOT_THERE;
+	way = place_way(place);
+	bucket = ct_bucket_lock(place_bucket(place));
+	if (!bucket)
+		return BUSY;
+	entry = way_entry_of(bucket, way, key);
+	if (entry && (!now || is_dead(entry, now))) {
+		ct_entry_give(way_vacate(bucket, place_bucket(place), way, switches));
+		outcome = REMOVED;
+	}
+	ct_bucket_unlock(bucket);
+	return outcome;
 }
 
 struct sweep {
@@ -23,41 +56,24 @@ struct sweep {
 	__u32 busy;
 };
 
-static __always_inline bool is_swept(const struct podwire_ct_bucket *bucket, __u32 way, const struct sweep *sweep)
+/* Looks at one entry without a lock; whoever removes it looks again. */
+static long sweep_entry(__u32 number, struct sweep *sweep)
 {
-	return bucket->rank[way] != CT_RANK_FREE && (sweep->everything || is_dead(&bucket->entry[way], sweep->now));
-}
+	struct podwire_ct_entry *entry = ct_entry(sweep->first + number);
+	struct podwire_ct_key key __attribute__((aligned(8)));
+	int outcome;
 
-/* The lock is taken where there is something to remove; what was found before is looked at again. */
-static long sweep_bucket(__u32 number, struct sweep *sweep)
-{
-	const struct podwire_runtime *switches = runtime();
-	__u32 index = sweep->first + number, removed = 0, looked_at = 0, found = 0;
-	struct podwire_ct_bucket *bucket = ct_bucket(index);
-
-	if (!bucket || !switches)
+	if (!entry)
 		return 1;
-	if (!*(__u64 *)bucket->rank)
+	if (READ_ONCE(entry->dir[0].seal) & CT_DIR_F_MOVING)
 		return 0;
-	for (__u32 way = 0; way < CT_WAYS; way++) {
-		looked_at += bucket->rank[way] != CT_RANK_FREE;
-		found += is_swept(bucket, way, sweep);
-	}
-	sweep->looked_at += looked_at;
-	if (!found)
+	sweep->looked_at++;
+	if (!sweep->everything && !is_dead(entry, sweep->now))
 		return 0;
-	if (!ct_lock(index)) {
-		sweep->busy++;
-		return 0;
-	}
-	for (__u32 way = 0; way < CT_WAYS; way++) {
-		if (is_swept(bucket, way, sweep)) {
-			way_free(bucket, index, way, switches);
-			removed++;
-		}
-	}
-	ct_bucket_unlock(bucket);
-	sweep->removed += removed;
+	copy_key(&key, &entry->key);
+	outcome = ct_remove(&key, sweep->everything ? 0 : sweep->now);
+	sweep->removed += outcome == REMOVED;
+	sweep->busy += outcome == BUSY;
 	return 0;
 }
 
@@ -65,33 +81,20 @@ SEC("syscall")
 int podwire_ct_collect(struct podwire_ct_collect *ctx)
 {
 	struct sweep sweep = { .first = ctx->first, .everything = ctx->everything, .now = bpf_jiffies64() };
+	struct podwire_ct_pool *pool = ct_pool();
+	__u32 count = ctx->count;
 
-	bpf_loop(ctx->count, sweep_bucket, &sweep, 0);
+	/* Beyond them entries are all zero. */
+	if (!pool || pool->used <= sweep.first)
+		count = 0;
+	else if (count > pool->used - sweep.first)
+		count = pool->used - sweep.first;
+	bpf_loop(count, sweep_entry, &sweep, 0);
 	ctx->now = sweep.now;
 	ctx->looked_at = sweep.looked_at;
 	ctx->removed = sweep.removed;
 	ctx->busy = sweep.busy;
 	return 0;
-}
-
-/* Whether there was such an entry. */
-static __noinline bool remove(const struct podwire_ct_key *key)
-{
-	const struct podwire_runtime *switches = runtime();
-	int place = ct_locate(key);
-	struct podwire_ct_bucket *bucket;
-	bool is_there;
-
-	if (place < 0 || !switches)
-		return false;
-	bucket = ct_bucket_lock(place_bucket(place));
-	if (!bucket)
-		return false;
-	is_there = way_is(bucket, place_way(place), key);
-	if (is_there)
-		way_free(bucket, place_bucket(place), place_way(place), switches);
-	ct_bucket_unlock(bucket);
-	return is_there;
 }
 
 SEC("syscall")
@@ -109,12 +112,13 @@ int podwire_ct_remove(struct podwire_ct_remove *ctx)
 		if (i >= count)
 			break;
 		copy_key(&key, &ctx->keys[i]);
-		ctx->removed += remove(&key);
+		if (ct_remove(&key, 0) == REMOVED)
+			ctx->removed++;
 	}
 	return 0;
 }
 
-/* Everything but the key and the paths' turns, in words. */
+/* Everything but the paths' turns, in words. The entry is unsettled. */
 static __always_inline void entry_copy(struct podwire_ct_entry *to, const struct podwire_ct_entry *from)
 {
 	__u64 lo = from->dir[0].seal, hi = from->dir[1].seal;
@@ -123,8 +127,9 @@ static __always_inline void entry_copy(struct podwire_ct_entry *to, const struct
 	for (int at = 0; at < (int)sizeof(*to); at += 8)
 		if (at != 0 && at != (int)sizeof(struct podwire_ct_dir))
 			*(__u64 *)((void *)to + at) = load64((const void *)from + at);
-	to->dir[0].seal = seal_next(to->dir[0].seal, lo >> CT_SEAL_GENERATION_SHIFT, lo & CT_SEAL_FLAGS_MASK);
-	to->dir[1].seal = seal_next(to->dir[1].seal, hi >> CT_SEAL_GENERATION_SHIFT, hi & CT_SEAL_FLAGS_MASK);
+	stores_in_order(to->dir[0].seal);
+	WRITE_ONCE(to->dir[0].seal, seal_next(to->dir[0].seal, lo >> CT_SEAL_GENERATION_SHIFT, lo & CT_SEAL_FLAGS_MASK));
+	WRITE_ONCE(to->dir[1].seal, seal_next(to->dir[1].seal, hi >> CT_SEAL_GENERATION_SHIFT, hi & CT_SEAL_FLAGS_MASK));
 }
 
 /* The place to write to, with the locks that this needs, or a negative errno. */
@@ -135,14 +140,15 @@ static __always_inline int insert_place(const struct podwire_ct_key *key, const 
 	if (!ct_lock(spot->home))
 		return -EBUSY;
 	place = ct_locate(key);
-	if (place < 0)
-		place = ct_claim(spot->home, spot->other, bpf_jiffies64());
-	else if (place_bucket(place) != spot->home && !ct_lock(place_bucket(place)))
-		place = -1;
 	if (place < 0) {
-		ct_unlock(spot->home);
-		return -EBUSY;
+		place = ct_claim(spot->home, spot->other, bpf_jiffies64());
+		if (place < 0)
+			place = -ENOSPC;
+	} else if (place_bucket(place) != spot->home && !ct_lock(place_bucket(place))) {
+		place = -EBUSY;
 	}
+	if (place < 0)
+		ct_unlock(spot->home);
 	return place;
 }
 
@@ -152,8 +158,9 @@ int podwire_ct_insert(struct podwire_ct_insert *ctx)
 	struct podwire_ct_key key __attribute__((aligned(8)));
 	const struct podwire_runtime *switches = runtime();
 	struct podwire_ct_bucket *bucket;
+	struct podwire_ct_entry *entry;
 	struct ct_spot spot;
-	__u32 index, way;
+	__u32 way;
 	int place;
 
 	ctx->error = -EBUSY;
@@ -162,19 +169,22 @@ int podwire_ct_insert(struct podwire_ct_insert *ctx)
 	copy_key(&key, &ctx->entry.key);
 	ct_spot_of(&spot, (const __u64 *)&key, switches);
 	place = insert_place(&key, &spot);
-	if (place < 0)
+	if (place < 0) {
+		ctx->error = place;
 		return 0;
-	index = place_bucket(place);
-	way = place_way(place);
-	bucket = ct_bucket(index);
-	if (bucket) {
-		way_give(bucket, index, way, &key, &spot, switches);
-		entry_copy(&bucket->entry[way], &ctx->entry);
-		bucket->rank[way] = ct_rank(&bucket->entry[way]);
-		way_settle(bucket, way);
-		ctx->error = 0;
 	}
-	ct_unclaim(spot.home, index);
+	way = place_way(place);
+	bucket = ct_bucket(place_bucket(place));
+	if (bucket) {
+		way_give(bucket, place_bucket(place), way, &key, &spot, switches);
+		entry = way_entry(bucket, way);
+		if (entry) {
+			entry_copy(entry, &ctx->entry);
+			bucket->rank[way] = ct_rank(entry);
+			ctx->error = 0;
+		}
+	}
+	ct_unclaim(spot.home, place_bucket(place));
 	return 0;
 }
 

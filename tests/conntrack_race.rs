@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
 use conntrack::Table;
-use podwire::abi::CtKey;
+use podwire::abi::{CtEntry, CtKey};
 use podwire::conntrack::CtFilter;
 use podwire::program::{ObjectImage, call};
 use podwire::tables::{CtDirection, CtMap};
@@ -92,28 +92,49 @@ fn race(table: &Table, stop: fn(&Revive) -> bool) -> (Vec<Revive>, u64) {
 
 /// What is read while others write is whole: every entry is a writer's connection, in one of its two buckets.
 fn stand_where_they_belong(table: &CtMap) {
-    table
-        .for_each_entry(|bucket, entry| {
-            let CtKey { lo_addr, hi_addr, lo_port_be, .. } = entry.key;
-            assert_eq!(
-                (lo_addr[0], hi_addr[0], lo_port_be & !(512 | (CONNECTIONS as u16 - 1))),
-                (10, 11, 0),
-                "{entry:?}"
-            );
+    let check = |entry: &CtEntry| {
+        let CtKey { lo_addr, hi_addr, lo_port_be, .. } = entry.key;
+        let number = lo_port_be & !(512 | (CONNECTIONS as u16 - 1));
+        assert_eq!((lo_addr[0], hi_addr[0], number), (10, 11, 0), "{entry:?}");
+    };
+    table.for_each_entry(check).expect("readable");
+    for bucket in 0..table.buckets() {
+        let entries = table.entries_of(bucket).expect("readable");
+        entries.iter().for_each(check);
+    }
+}
+
+/// Each connection is where the index says that it is, and there once; every other entry is free, and there once.
+fn is_in_order(table: &CtMap) {
+    let mut keys = Vec::new();
+    for bucket in 0..table.buckets() {
+        for entry in table.entries_of(bucket).expect("readable") {
             let tuple = entry.key.tuple(CtDirection::FromLo).expect("of a family");
             assert!(table.places(&tuple).contains(&bucket), "{tuple} in {bucket}");
-        })
-        .expect("readable");
+            keys.push(entry.key);
+        }
+    }
+    let mut listed = Vec::new();
+    table.for_each_entry(|entry| listed.push(entry.key)).expect("readable");
+    keys.sort_unstable();
+    listed.sort_unstable();
+    assert!(keys.is_sorted_by(|a, b| a < b), "a connection stands twice: {keys:?}");
+    assert_eq!(keys, listed);
+    let free = table.free().expect("readable");
+    let mut once = free.clone();
+    once.sort_unstable();
+    assert!(once.is_sorted_by(|a, b| a < b), "an entry is free twice: {free:?}");
+    assert_eq!(free.len() + keys.len(), table.used().expect("readable") as usize, "an entry is lost");
 }
 
 /// Nothing is counted, locked or marked any more.
 fn is_empty_and_idle(table: &Table) {
     table.conntrack.flush(&CtFilter::all()).expect("nobody else is there");
     for row in 0..table.conntrack.connections().buckets() {
-        let bucket = table.conntrack.connections().map().read(row).expect("in the table");
+        let bucket = table.conntrack.connections().index().read(row).expect("in the table");
         assert_eq!((bucket.lock, bucket.away, bucket.tag, bucket.rank), (0, 0, [0; 8], [0; 8]), "bucket {row}");
-        assert!(bucket.life.iter().all(|life| life % 2 == 0), "bucket {row}: {:?}", bucket.life);
     }
+    is_in_order(table.conntrack.connections());
 }
 
 /// Whoever sets the end of a connection to a time ahead, under its bucket's lock if the connection had ended, finds it until
@@ -121,7 +142,7 @@ fn is_empty_and_idle(table: &Table) {
 #[test]
 fn a_connection_that_is_to_live_is_never_removed() {
     // So large that no bucket is ever full: what is missing was removed, and did not have to make room.
-    let table = Table::with(CONNECTIONS, &[REVIVE]);
+    let table = Table::with(CONNECTIONS, 8 * CONNECTIONS, &[REVIVE]);
     let (written, removed) = race(&table, |work| work.lost > 0);
     for work in &written {
         assert_eq!(work.lost, 0, "connections were removed while they were to live: {work:?}");
@@ -133,15 +154,14 @@ fn a_connection_that_is_to_live_is_never_removed() {
     is_empty_and_idle(&table);
 }
 
-/// Where connections push each other out of full buckets, each stands in one place, and what is counted agrees with it.
+/// Where connections push each other out of full buckets, or there are too few entries for all of them.
 #[test]
 fn a_crowded_table_stays_in_order() {
-    let table = Table::with(CONNECTIONS / 8, &[REVIVE]);
-    let (written, _) = race(&table, |_| false);
-    assert!(written.iter().any(|work| work.lost > 0), "nobody had to make room: {written:?}");
-    let mut keys = Vec::new();
-    table.conntrack.connections().for_each_entry(|_, entry| keys.push(entry.key.lo_port_be)).expect("readable");
-    keys.sort_unstable();
-    assert!(keys.is_sorted_by(|a, b| a < b), "a connection stands twice: {keys:?}");
-    is_empty_and_idle(&table);
+    for (buckets, entries) in [(CONNECTIONS / 8, CONNECTIONS), (CONNECTIONS, CONNECTIONS / 2)] {
+        let table = Table::with(buckets, entries, &[REVIVE]);
+        let (written, _) = race(&table, |_| false);
+        assert!(written.iter().any(|work| work.lost > 0), "nobody had to make room: {written:?}");
+        is_in_order(table.conntrack.connections());
+        is_empty_and_idle(&table);
+    }
 }

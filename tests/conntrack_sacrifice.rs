@@ -9,7 +9,7 @@ mod conntrack;
 use conntrack::{Table, tuple};
 use podwire::abi::CT_WAYS;
 use podwire::conntrack::CtFilter;
-use podwire::tables::CtState;
+use podwire::tables::{Connection, CtState};
 
 const NEW: CtState = CtState::New;
 const OPEN: CtState = CtState::Established;
@@ -133,6 +133,50 @@ fn at_last_who_would_end_first_at_home() {
     assert_eq!(full.let_in(), (vec![(HOME, 0)], HOME));
 }
 
+/// Of more places than entries.
+#[test]
+fn where_no_entry_is_free_somebody_in_the_newcomers_buckets_goes() {
+    let table = Table::with(2, 4, &[]);
+    let all: Vec<u32> = of(&table, HOME, OTHER).take(6).collect();
+    for (number, (state, seconds)) in all.iter().zip([(OPEN, 300), (NEW, 900), (OPEN, 200), (OVER, 900)]) {
+        table.put(*number, state, seconds);
+    }
+    assert_eq!(table.conntrack.connections().used().expect("readable"), 4);
+    let stand = |expected: &[usize]| {
+        let numbers: Vec<u32> = expected.iter().map(|place| all[*place]).collect();
+        assert_eq!(table.numbers(), numbers);
+    };
+    table.put(all[4], OPEN, 400);
+    stand(&[0, 1, 2, 4]);
+    table.put(all[5], OPEN, 500);
+    stand(&[0, 2, 4, 5]);
+    // Also where the newcomer's home has room: it gets the place with the entry.
+    let newcomer = of(&table, OTHER, HOME).next().expect("there is no end of them");
+    table.put(newcomer, OPEN, 600);
+    assert!(table.in_bucket(OTHER).is_empty());
+    let mut expected = [newcomer, all[0], all[4], all[5]];
+    expected.sort_unstable();
+    assert_eq!(table.in_bucket(HOME), expected);
+    assert_eq!((table.away(HOME), table.away(OTHER)), (0, 1));
+}
+
+/// Where both buckets of a newcomer are empty, one of the next three gives an entry up.
+#[test]
+fn where_no_entry_is_free_neighbours_give_one_up() {
+    let table = Table::with(16, 2, &[]);
+    for number in of(&table, 6, 7).take(2) {
+        table.put(number, OPEN, 1000);
+    }
+    let newcomer = of(&table, 4, 12).next().expect("there is no end of them");
+    table.put(newcomer, OPEN, 100);
+    assert_eq!((table.in_bucket(4), table.in_bucket(6).len()), (vec![newcomer], 1));
+    // Who has no neighbours waits for an entry to be collected.
+    let lonely = of(&table, 8, 12).next().expect("there is no end of them");
+    let refused = table.conntrack.insert(&Connection::new(tuple(lonely))).expect_err("no entry in reach");
+    assert_eq!(refused.kind(), podwire::ErrorKind::Exhausted);
+    assert_eq!(table.numbers().len(), 2);
+}
+
 #[test]
 fn a_table_of_one_bucket_gives_every_newcomer_a_place() {
     let table = Table::new(1);
@@ -141,7 +185,7 @@ fn a_table_of_one_bucket_gives_every_newcomer_a_place() {
         assert!(table.numbers().contains(&number), "{number}");
     }
     assert_eq!(table.numbers(), (92..100).collect::<Vec<_>>(), "the others would have ended first");
-    assert_eq!((table.away(0), table.conntrack.connections().capacity()), (0, CT_WAYS));
+    assert_eq!((table.away(0), table.conntrack.connections().capacity()), (0, CT_WAYS as u32));
     let pass = table.conntrack.collect(|| false).expect("collectable");
     assert_eq!((pass.looked_at, pass.removed), (8, 0));
     assert_eq!(table.conntrack.occupancy(), Some((8, 1.0)));

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * podwire_ct: one entry per connection, found by the packets of both directions; an array of buckets of eight entries each.
+ * podwire_ct: one entry per connection, found by the packets of both directions.
  *
- * A connection's home is the bucket that its key's hash says, or, where that is full, the other one that the hash says.
+ * Entries lie one behind the other in the order in which they were needed first. podwire_ct_index says where a key's entry lies: in
+ * the bucket that the key's hash says, its home, or, if that was full, in the other one that the hash says. podwire_ct_pool
+ * knows the free ones.
  *
  * The key names the connection's two sides in a fixed order: "lo" is the side with the smaller (address, port), compared as
  * numbers, the address first. A packet sent by lo is of direction 0, one sent by hi of direction 1; two equal sides are
@@ -32,12 +34,14 @@ enum ct_dir_flags {
 	CT_DIR_F_REDIRECT_PEER = 0x04, /* leave into the peer of .out_ifindex */
 	CT_DIR_F_TO_STACK = 0x08, /* leave to the host's stack through .out_ifindex; without either flag: pass */
 	CT_DIR_F_AUDITED = 0x40, /* allowed only because the policy is in audit mode */
+	CT_DIR_F_MOVING = 0x80, /* in both seals of an entry: it is free, or changes its connection */
 };
 
 /*
  * A seal: generation << 32 | turn << 8 | flags. The generation is that of podwire_runtime under which the path was found, or 0
  * where none holds: nobody found one, or somebody is writing it. The turn counts how often the path was written, so that two
- * equal seals before and after a read say that nothing was written in between.
+ * equal seals before and after a read say that nothing was written in between. An entry that changes its connection gets two
+ * new seals, a path that is written one.
  */
 #define CT_SEAL_GENERATION_SHIFT 32
 #define CT_SEAL_TURN_SHIFT 8
@@ -95,7 +99,7 @@ struct podwire_ct_entry {
 	__u32 dst_label; /* identity of the other */
 	__u32 egress_rule; /* number of the rule that let the opener send, 0 none */
 	__u32 ingress_rule; /* number of the rule that let the other side receive, 0 none */
-	__u32 judged; /* generation of the latest verdict that was reported */
+	__u32 judged; /* generation of the latest verdict that was reported; of a free entry: the next free one's number plus 1 */
 	__u8 state; /* enum ct_state */
 	__u8 opener; /* enum ct_direction of the first packet */
 	__u16 flags; /* enum ct_entry_flags */
@@ -112,29 +116,35 @@ enum ct_rank {
 };
 
 /*
- * Eight entries and what has to be known of them to find one, in one cache line before them. Whoever writes to a bucket holds
- * its lock; who reads does without, and looks at an entry's life, or at a path's seal, before and after.
+ * A row of podwire_ct_index, a cache line: places of eight entries. Whoever changes a bucket, or the entries that it leads to, holds
+ * its lock; who reads does without, and looks at an entry's seals before and after.
  */
 struct podwire_ct_bucket {
 	__u32 lock; /* 1 while somebody writes */
-	__u32 away; /* entries whose home this is, and which stand elsewhere */
-	__u16 tag[CT_WAYS]; /* of the keys' hashes, 0 where nothing stands */
+	__u32 away; /* entries whose home this is, and which are in their other bucket */
+	__u16 tag[CT_WAYS]; /* of the keys' hashes, 0 where a place is free */
 	__u8 rank[CT_WAYS]; /* enum ct_rank */
-	__u32 life[CT_WAYS]; /* counts the connections that a place had, twice each: odd while one moves in or out */
-	struct podwire_ct_entry entry[CT_WAYS];
+	__u32 slot[CT_WAYS]; /* numbers of entries */
+};
+
+/* The only row of podwire_ct_pool. */
+struct podwire_ct_pool {
+	__u64 free; /* turn << 32 | number of the first free entry plus 1; it knows the next one */
+	__u64 used; /* entries below this number were in use before; those from here on never */
+	__u64 pad[6];
 };
 
 /* ---- arguments of the programs that user space calls ---- */
 
-/* podwire_ct_collect: removes what has ended from some buckets. */
+/* podwire_ct_collect: removes what has ended among some entries. */
 struct podwire_ct_collect {
 	__u64 now; /* out: jiffies64 */
-	__u32 first; /* in: bucket to begin with */
-	__u32 count; /* in: buckets to look through; 0 only asks for the time */
+	__u32 first; /* in: entry to begin with */
+	__u32 count; /* in: entries to look through; 0 only asks for the time */
 	__u32 everything; /* in: not 0 removes what has not ended, too */
-	__u32 looked_at; /* out: entries that were there */
-	__u32 removed; /* out: entries that are not there any more */
-	__u32 busy; /* out: buckets that were left alone, because somebody held their locks */
+	__u32 looked_at; /* out: connections that were there */
+	__u32 removed; /* out */
+	__u32 busy; /* out: those that had ended and were left alone, because somebody was at them */
 };
 
 #define CT_REMOVE_KEYS 32
@@ -148,7 +158,7 @@ struct podwire_ct_remove {
 
 /* podwire_ct_insert: writes an entry, over the one that has its key. Seals keep their generation and flags, and get a turn. */
 struct podwire_ct_insert {
-	__s32 error; /* out: 0, or a negative errno: -EBUSY where somebody held a lock */
+	__s32 error; /* out: 0, or a negative errno: -EBUSY where somebody held a lock, -ENOSPC where no entry was to be had */
 	__u32 pad;
 	struct podwire_ct_entry entry;
 };

@@ -178,16 +178,14 @@ static __always_inline void entry_judged(struct podwire_ct_entry *entry, const s
 	entry->ingress_rule = row->ingress_rule;
 }
 
-/* Takes a packet that is let through into its connection's entry, under the bucket's lock. */
-static __always_inline void entry_note(struct podwire_ct_bucket *bucket, __u32 way, const struct admission *a,
+/* Takes a packet that is let through into its connection's entry, under the bucket's lock. Comes back with the entry's rank. */
+static __always_inline __u8 entry_note(struct podwire_ct_entry *entry, const struct admission *a,
 				       const struct podwire_verdict *row, struct __sk_buff *skb)
 {
-	struct podwire_ct_entry *entry = &bucket->entry[way];
-
 	entry_judged(entry, row);
 	ct_update(entry, &a->flow, skb->len, a->now);
 	seal_path(entry, a, skb->ifindex);
-	bucket->rank[way] = ct_rank(entry);
+	return ct_rank(entry);
 }
 
 /* Notes a packet of an open connection. A verdict is reported once for each generation. */
@@ -196,14 +194,16 @@ static __always_inline void note_member(struct __sk_buff *skb, struct admission 
 {
 	struct podwire_ct_bucket *bucket = ct_bucket_lock(place_bucket(place));
 	__u32 way = place_way(place);
+	struct podwire_ct_entry *entry;
 	bool is_known = false;
 
 	if (unlikely(!bucket)) {
 		ct_count_error(-EBUSY);
 	} else {
-		if (likely(way_is(bucket, way, &a->flow.key) && (bucket->entry[way].opener & 1) == opener)) {
-			is_known = bucket->entry[way].judged == row->generation;
-			entry_note(bucket, way, a, row, skb);
+		entry = way_entry_of(bucket, way, &a->flow.key);
+		if (likely(entry && (entry->opener & 1) == opener)) {
+			is_known = entry->judged == row->generation;
+			bucket->rank[way] = entry_note(entry, a, row, skb);
 		}
 		ct_bucket_unlock(bucket);
 	}
@@ -233,13 +233,13 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, i
 	return 0;
 }
 
-/* Begins a connection at a place that is its own and unsettled, under the bucket's lock. */
-static __always_inline void entry_open(struct podwire_ct_bucket *bucket, __u32 way, const struct admission *a,
+/* Begins a connection in an entry that is its own and unsettled, under the bucket's lock. Comes back with the entry's rank. */
+static __always_inline __u8 entry_open(struct podwire_ct_entry *entry, const struct admission *a,
 				       const struct podwire_verdict *row, struct __sk_buff *skb)
 {
-	ct_reset(&bucket->entry[way], a->flow.direction, a->now);
-	entry_note(bucket, way, a, row, skb);
-	way_settle(bucket, way);
+	ct_reset(entry, a->flow.direction, a->now);
+	entry_settle(entry);
+	return entry_note(entry, a, row, skb);
 }
 
 /*
@@ -250,6 +250,7 @@ static __always_inline int entry_insert(struct __sk_buff *skb, const struct admi
 {
 	const struct podwire_runtime *switches = runtime();
 	struct podwire_ct_bucket *bucket;
+	struct podwire_ct_entry *entry;
 	struct ct_spot spot;
 	__u32 index, way;
 	int place;
@@ -270,10 +271,12 @@ static __always_inline int entry_insert(struct __sk_buff *skb, const struct admi
 	bucket = ct_bucket(index);
 	if (place < 0 || !bucket) {
 		ct_unlock(spot.home);
-		return -EBUSY;
+		return -ENOSPC;
 	}
 	way_give(bucket, index, way, &a->flow.key, &spot, switches);
-	entry_open(bucket, way, a, row, skb);
+	entry = way_entry(bucket, way);
+	if (entry)
+		bucket->rank[way] = entry_open(entry, a, row, skb);
 	ct_unclaim(spot.home, index);
 	return 0;
 }
@@ -292,17 +295,17 @@ static __always_inline void note_again(struct __sk_buff *skb, struct admission *
 		report_verdict(skb, row);
 		return;
 	}
-	entry = &bucket->entry[way];
-	if (unlikely(!way_is(bucket, way, &a->flow.key))) {
+	entry = way_entry_of(bucket, way, &a->flow.key);
+	if (unlikely(!entry)) {
 		/* It has gone, and its next packet gets it another one. */
 		ct_count_error(-EBUSY);
 	} else if (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED) {
-		way_unsettle(bucket, way);
-		entry_open(bucket, way, a, row, skb);
+		entry_unsettle(entry);
+		bucket->rank[way] = entry_open(entry, a, row, skb);
 	} else if (a->flow.direction == (entry->opener & 1)) {
 		a->from.reason = TRACE_REASON_ESTABLISHED;
 		is_known = entry->judged == row->generation;
-		entry_note(bucket, way, a, row, skb);
+		bucket->rank[way] = entry_note(entry, a, row, skb);
 	} else {
 		/* Opened from the other side while it is open: the receiver's stack knows what to do with it. */
 		ct_count(ct_dir(entry, a->flow.direction), skb->len);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "lib/config.h"
-#include "lib/conntrack_table.h"
+#include "lib/conntrack_room.h"
 #include "lib/flow.h"
 
 #define CT_PATH_HOLDS (CT_DIR_F_JUDGED | CT_DIR_F_ALLOWED)
@@ -54,26 +54,37 @@ static __always_inline void path_write(struct podwire_ct_dir *dir, const struct 
 	WRITE_ONCE(dir->seal, seal_next(dir->seal, generation, path->flags));
 }
 
+/* Each try that fails is a path that was written, or a connection that changed, in the meantime. */
+#define CT_READ_TRIES 4
+
 /*
- * Who opened the connection that stands at a place, or -1 where it has ended, or another one than the key's stands there by now.
+ * Who opened the connection that stands at a place, or -1 where it has ended, or another one than the key's stands there by now. One
+ * of the two seals changes when a path is written, both when the entry gets another connection.
  */
 static __always_inline int ct_opener(int place, const struct podwire_ct_key *key, __u64 now)
 {
 	struct podwire_ct_bucket *bucket = ct_bucket(place_bucket(place));
-	__u32 way = place_way(place), life;
+	struct podwire_ct_entry *entry = bucket ? way_entry(bucket, place_way(place)) : NULL;
 	bool is_live;
+	__u64 lo, hi;
 	__u8 opener;
 
-	if (!bucket)
+	if (!entry)
 		return -1;
-	life = READ_ONCE(bucket->life[way]);
-	loads_in_order(bucket->life[way]);
-	if (life & 1 || !way_is(bucket, way, key))
-		return -1;
-	opener = READ_ONCE(bucket->entry[way].opener) & 1;
-	is_live = ct_is_live(&bucket->entry[way], now);
-	loads_in_order(bucket->life[way]);
-	return is_live && READ_ONCE(bucket->life[way]) == life ? opener : -1;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < CT_READ_TRIES; i++) {
+		lo = READ_ONCE(entry->dir[0].seal);
+		hi = READ_ONCE(entry->dir[1].seal);
+		loads_in_order(entry->dir[0].seal);
+		if ((lo | hi) & CT_DIR_F_MOVING || !entry_is(entry, (const __u64 *)key))
+			return -1;
+		opener = READ_ONCE(entry->opener) & 1;
+		is_live = ct_is_live(entry, now);
+		loads_in_order(entry->dir[0].seal);
+		if (READ_ONCE(entry->dir[0].seal) == lo || READ_ONCE(entry->dir[1].seal) == hi)
+			return is_live ? opener : -1;
+	}
+	return -1;
 }
 
 static __always_inline void ct_count_error(int error)

@@ -5,17 +5,36 @@
 #include "lib/common.h"
 
 /*
- * A table of our own in an array: looked up and written without a call into the kernel, and full in an order that we choose.
- * 32,768 buckets hold 262,144 connections.
+ * A hash table of our own in three arrays: read and written without a call into the kernel, and full in an order that we choose.
+ * The entries in use lie close together, whatever their number: so do the pages that a packet needs to be in the TLB.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 262144);
+	__type(key, __u32);
+	__type(value, struct podwire_ct_entry);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} podwire_ct SEC(".maps");
+
+/* Twice as many places as there are entries, so that there is one in a key's two buckets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536);
 	__type(key, __u32);
 	__type(value, struct podwire_ct_bucket);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} podwire_ct SEC(".maps");
+} podwire_ct_index SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct podwire_ct_pool);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} podwire_ct_pool SEC(".maps");
 
 #define CT_ERRORS 128
 

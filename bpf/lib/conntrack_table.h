@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * podwire_ct as a hash table: where a key's entry may stand, who may write there, and who has to go when there is no room.
+ * podwire_ct as a hash table: where a key's entry is found, and who may write.
  *
- * Readers take no lock. A place whose connection changes is marked by an odd life, and a path that is written by a seal of
- * generation 0: who finds the same even life, or the same seal, before and after reading has read what belongs together.
+ * Readers take no lock. Whoever changes an entry's connection renews both of its seals before and after, whoever changes a
+ * path the path's: who finds the same seal before and after reading has read what belongs together.
  */
 #pragma once
 
@@ -14,6 +14,7 @@
 #define CT_LOCK_TRIES 64
 
 #define EBUSY 16
+#define ENOSPC 28
 
 /* Loads before it come before loads behind it, and stores before stores. x86 keeps them in order by itself. */
 #if defined(__TARGET_ARCH_x86)
@@ -29,7 +30,10 @@ struct bpf_map {
 	__u32 max_entries;
 } __attribute__((preserve_access_index));
 
-/* Where a key's entry may stand: indices of buckets, and the tag that it has there. */
+/* Once in a function: of several uses the compiler may compute the field's address in a way that the verifier refuses. */
+#define map_size(map) (((struct bpf_map *)&(map))->max_entries)
+
+/* Where a key may stand: its two buckets, and the tag that it has there. */
 struct ct_spot {
 	__u32 home;
 	__u32 other;
@@ -38,17 +42,22 @@ struct ct_spot {
 
 static __always_inline void ct_spot_of(struct ct_spot *spot, const __u64 *key, const struct podwire_runtime *runtime)
 {
-	__u64 buckets = ((struct bpf_map *)&podwire_ct)->max_entries;
-	__u64 hash = hash40(key, runtime);
+	__u64 buckets = map_size(podwire_ct_index);
+	__u64 hash = hash40(key, runtime), again = hash_again(hash);
 
 	spot->home = (hash >> 32) * buckets >> 32;
-	spot->other = (__u32)hash * buckets >> 32;
-	spot->tag = hash >> 32 | 1;
+	spot->other = (again >> 32) * buckets >> 32;
+	spot->tag = again | 1;
 }
 
 static __always_inline struct podwire_ct_bucket *ct_bucket(__u32 index)
 {
-	return bpf_map_lookup_elem(&podwire_ct, &index);
+	return bpf_map_lookup_elem(&podwire_ct_index, &index);
+}
+
+static __always_inline struct podwire_ct_entry *ct_entry(__u32 slot)
+{
+	return bpf_map_lookup_elem(&podwire_ct, &slot);
 }
 
 /* A place is a bucket's index times CT_WAYS, and the way. */
@@ -60,6 +69,12 @@ static __always_inline __u32 place_bucket(int place)
 static __always_inline __u32 place_way(int place)
 {
 	return (__u32)place % CT_WAYS;
+}
+
+/* The entry that a place leads to. */
+static __always_inline struct podwire_ct_entry *way_entry(const struct podwire_ct_bucket *bucket, __u32 way)
+{
+	return ct_entry(READ_ONCE(bucket->slot[way]));
 }
 
 /* ---- lanes: several small numbers in a word, looked at together ---- */
@@ -106,10 +121,13 @@ static __always_inline bool entry_is(const struct podwire_ct_entry *entry, const
 		 (READ_ONCE(own[3]) ^ key[3]) | (READ_ONCE(own[4]) ^ key[4]));
 }
 
-/* Whether a place is that of a key. */
-static __always_inline bool way_is(const struct podwire_ct_bucket *bucket, __u32 way, const struct podwire_ct_key *key)
+/* The entry at a place, if it is a key's, or NULL. */
+static __always_inline struct podwire_ct_entry *way_entry_of(const struct podwire_ct_bucket *bucket, __u32 way,
+							     const struct podwire_ct_key *key)
 {
-	return READ_ONCE(bucket->tag[way]) && entry_is(&bucket->entry[way], (const __u64 *)key);
+	struct podwire_ct_entry *entry = way_entry(bucket, way);
+
+	return entry && READ_ONCE(bucket->tag[way]) && entry_is(entry, (const __u64 *)key) ? entry : NULL;
 }
 
 /* The place of a key's entry, or -1. The next moment somebody else may stand there. */
@@ -131,7 +149,7 @@ __noinline int ct_locate(const struct podwire_ct_key *key)
 			return -1;
 #pragma clang loop unroll(full)
 		for (__u32 way = 0; way < CT_WAYS; way++)
-			if (READ_ONCE(bucket->tag[way]) == spot.tag && way_is(bucket, way, key))
+			if (READ_ONCE(bucket->tag[way]) == spot.tag && way_entry_of(bucket, way, key))
 				return index * CT_WAYS + way;
 		if (!READ_ONCE(bucket->away))
 			return -1;
@@ -180,7 +198,7 @@ static __always_inline __u64 seal_void(__u64 seal)
 	return seal & (__u64)CT_SEAL_TURN_MASK << CT_SEAL_TURN_SHIFT;
 }
 
-/* Of a path that was written after the one with this seal. */
+/* The seal after this one. */
 static __always_inline __u64 seal_next(__u64 seal, __u32 generation, __u8 flags)
 {
 	__u64 turn = ((seal >> CT_SEAL_TURN_SHIFT) + 1) & CT_SEAL_TURN_MASK;
@@ -188,38 +206,24 @@ static __always_inline __u64 seal_next(__u64 seal, __u32 generation, __u8 flags)
 	return (__u64)generation << CT_SEAL_GENERATION_SHIFT | turn << CT_SEAL_TURN_SHIFT | flags;
 }
 
-/* Nobody who reads the place without the lock goes by what he finds, until way_settle(). */
-static __always_inline void way_unsettle(struct podwire_ct_bucket *bucket, __u32 way)
+static __always_inline void entry_reseal(struct podwire_ct_entry *entry, __u8 flags)
 {
-	struct podwire_ct_entry *entry = &bucket->entry[way];
-
-	WRITE_ONCE(bucket->life[way], bucket->life[way] + 1);
-	WRITE_ONCE(entry->dir[0].seal, seal_next(entry->dir[0].seal, 0, 0));
-	WRITE_ONCE(entry->dir[1].seal, seal_next(entry->dir[1].seal, 0, 0));
-	stores_in_order(bucket->life[way]);
+	WRITE_ONCE(entry->dir[0].seal, seal_next(entry->dir[0].seal, 0, flags));
+	WRITE_ONCE(entry->dir[1].seal, seal_next(entry->dir[1].seal, 0, flags));
 }
 
-static __always_inline void way_settle(struct podwire_ct_bucket *bucket, __u32 way)
+/* Nobody who reads the entry without the lock goes by what he finds, until entry_settle(). */
+static __always_inline void entry_unsettle(struct podwire_ct_entry *entry)
 {
-	stores_in_order(bucket->life[way]);
-	WRITE_ONCE(bucket->life[way], bucket->life[way] + 1);
+	entry_reseal(entry, CT_DIR_F_MOVING);
+	stores_in_order(entry->dir[0].seal);
 }
 
-/* Whoever stands at a place is no longer counted as away from home. */
-static __always_inline void way_forget(struct podwire_ct_bucket *bucket, __u32 index, __u32 way,
-				       const struct podwire_runtime *runtime)
+/* No path holds yet. */
+static __always_inline void entry_settle(struct podwire_ct_entry *entry)
 {
-	struct podwire_ct_bucket *home;
-	struct ct_spot spot;
-
-	if (bucket->rank[way] == CT_RANK_FREE)
-		return;
-	ct_spot_of(&spot, (const __u64 *)&bucket->entry[way].key, runtime);
-	if (likely(spot.home == index))
-		return;
-	home = ct_bucket(spot.home);
-	if (home)
-		__sync_fetch_and_add(&home->away, -1);
+	stores_in_order(entry->dir[0].seal);
+	entry_reseal(entry, 0);
 }
 
 /* In five steps: C knows the struct as aligned to two bytes only. */
@@ -227,123 +231,4 @@ static __always_inline void copy_key(struct podwire_ct_key *to, const struct pod
 {
 	for (int at = 0; at < (int)sizeof(*to); at += 8)
 		*(__u64 *)((void *)to + at) = load64((const void *)from + at);
-}
-
-/* Gives a place to a key: whoever stood there goes. For readers it is unsettled from now on. */
-static __always_inline void way_give(struct podwire_ct_bucket *bucket, __u32 index, __u32 way,
-				     const struct podwire_ct_key *key, const struct ct_spot *spot,
-				     const struct podwire_runtime *runtime)
-{
-	struct podwire_ct_bucket *home;
-
-	way_forget(bucket, index, way, runtime);
-	way_unsettle(bucket, way);
-	copy_key(&bucket->entry[way].key, key);
-	WRITE_ONCE(bucket->tag[way], spot->tag);
-	if (likely(index == spot->home))
-		return;
-	home = ct_bucket(spot->home);
-	if (home)
-		__sync_fetch_and_add(&home->away, 1);
-}
-
-/* Frees a place. */
-static __always_inline void way_free(struct podwire_ct_bucket *bucket, __u32 index, __u32 way,
-				     const struct podwire_runtime *runtime)
-{
-	way_forget(bucket, index, way, runtime);
-	way_unsettle(bucket, way);
-	WRITE_ONCE(bucket->tag[way], 0);
-	bucket->rank[way] = CT_RANK_FREE;
-	way_settle(bucket, way);
-}
-
-/* ---- making room ---- */
-
-/* Whom a newcomer may put out. */
-enum ct_room {
-	CT_ROOM_FREE, /* nobody, or who is over */
-	CT_ROOM_UNANSWERED, /* who has ended, or never got an answer */
-	CT_ROOM_ANY, /* whoever would end first */
-};
-
-static __always_inline __u64 entry_end(const struct podwire_ct_entry *entry)
-{
-	__u64 lo = READ_ONCE(entry->dir[0].expires), hi = READ_ONCE(entry->dir[1].expires);
-
-	return lo > hi ? lo : hi;
-}
-
-/* The place in a bucket that a newcomer may have, or -1. Among those who never got an answer chance decides. */
-__noinline int ct_room(__u32 index, __u64 now, __u32 room)
-{
-	struct podwire_ct_bucket *bucket = ct_bucket(index);
-	__u64 ranks, lanes, end, first = ~0ULL;
-	__u32 way, open = 0;
-
-	if (!bucket)
-		return -1;
-	ranks = READ_ONCE(*(__u64 *)bucket->rank);
-	lanes = rank_lanes(ranks, CT_RANK_FREE);
-	if (!lanes)
-		lanes = rank_lanes(ranks, CT_RANK_OVER);
-	if (lanes)
-		return first_rank_lane(lanes);
-	if (room == CT_ROOM_FREE)
-		return -1;
-#pragma clang loop unroll(full)
-	for (way = 0; way < CT_WAYS; way++) {
-		if (bucket->rank[way] != CT_RANK_OPEN)
-			continue;
-		end = entry_end(&bucket->entry[way]);
-		if (end < first) {
-			first = end;
-			open = way;
-		}
-	}
-	if (first <= now)
-		return open;
-	lanes = rank_lanes(ranks, CT_RANK_UNANSWERED);
-	if (lanes) {
-		__u64 beyond = lanes & ~0ULL << (bpf_get_prandom_u32() & (CT_WAYS - 1)) * 8;
-
-		return first_rank_lane(beyond ? beyond : lanes);
-	}
-	return room == CT_ROOM_ANY ? (int)open : -1;
-}
-
-/*
- * A place for a newcomer, for a caller who has his home's lock. Where it is in his other bucket he has that one's lock as well
- * from now on.
- */
-__noinline int ct_claim(__u32 home, __u32 other, __u64 now)
-{
-	int way = ct_room(home, now, CT_ROOM_FREE);
-
-	if (likely(way >= 0))
-		return home * CT_WAYS + way;
-	if (other != home && ct_lock(other)) {
-		way = ct_room(other, now, CT_ROOM_FREE);
-		if (way >= 0)
-			return other * CT_WAYS + way;
-		way = ct_room(home, now, CT_ROOM_UNANSWERED);
-		if (way < 0) {
-			way = ct_room(other, now, CT_ROOM_UNANSWERED);
-			if (way >= 0)
-				return other * CT_WAYS + way;
-		}
-		ct_unlock(other);
-		if (way >= 0)
-			return home * CT_WAYS + way;
-	}
-	way = ct_room(home, now, CT_ROOM_ANY);
-	return way < 0 ? -1 : (int)(home * CT_WAYS + way);
-}
-
-/* Gives the locks back that a newcomer needed. */
-static __always_inline void ct_unclaim(__u32 home, __u32 index)
-{
-	if (index != home)
-		ct_unlock(index);
-	ct_unlock(home);
 }

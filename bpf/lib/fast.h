@@ -45,39 +45,38 @@ static __always_inline __u8 fast_flags(const struct fast_path *path)
 	return path->seal;
 }
 
-/* The only entry that may be the key's: the first place in its two buckets with its tag. */
+/* The first place in a bucket with a tag, or CT_WAYS. */
+static __always_inline __u32 fast_way(const struct podwire_ct_bucket *bucket, __u16 tag)
+{
+	__u64 lanes = tag_lanes(READ_ONCE(*(__u64 *)bucket->tag), tag);
+
+	if (lanes)
+		return first_tag_lane(lanes) % (CT_WAYS / 2);
+	lanes = tag_lanes(READ_ONCE(*(__u64 *)(bucket->tag + CT_WAYS / 2)), tag);
+	return lanes ? CT_WAYS / 2 + first_tag_lane(lanes) % (CT_WAYS / 2) : CT_WAYS;
+}
+
+/* The entry at the first place in the key's buckets with its tag: nearly always its own, if it has one. */
 static __always_inline struct podwire_ct_entry *fast_entry(const __u64 *key, const struct podwire_runtime *switches)
 {
 	struct podwire_ct_bucket *bucket;
 	struct ct_spot spot;
-	__u64 lanes;
-	__u32 way = 0;
+	__u32 way;
 
 	ct_spot_of(&spot, key, switches);
 	bucket = ct_bucket(spot.home);
 	if (unlikely(!bucket))
 		return NULL;
-	lanes = tag_lanes(READ_ONCE(*(__u64 *)bucket->tag), spot.tag);
-	if (!lanes) {
-		lanes = tag_lanes(READ_ONCE(*(__u64 *)(bucket->tag + 4)), spot.tag);
-		way = 4;
-	}
-	if (unlikely(!lanes)) {
-		if (!READ_ONCE(bucket->away))
-			return NULL;
-		bucket = ct_bucket(spot.other);
+	way = fast_way(bucket, spot.tag);
+	if (unlikely(way == CT_WAYS)) {
+		bucket = READ_ONCE(bucket->away) ? ct_bucket(spot.other) : NULL;
 		if (!bucket)
 			return NULL;
-		lanes = tag_lanes(READ_ONCE(*(__u64 *)bucket->tag), spot.tag);
-		way = 0;
-		if (!lanes) {
-			lanes = tag_lanes(READ_ONCE(*(__u64 *)(bucket->tag + 4)), spot.tag);
-			way = 4;
-		}
-		if (!lanes)
+		way = fast_way(bucket, spot.tag);
+		if (way == CT_WAYS)
 			return NULL;
 	}
-	return &bucket->entry[(way + first_tag_lane(lanes)) % CT_WAYS];
+	return way_entry(bucket, way);
 }
 
 /* Reads a path if it is that of the key's connection, and holds. */

@@ -83,10 +83,12 @@ impl CtDir {
     pub const TO_STACK: u8 = 0x08;
     /// Let through only because the policy is in audit mode.
     pub const AUDITED: u8 = 0x40;
+    /// In both seals of an entry: it is free, or changes its connection.
+    pub const MOVING: u8 = 0x80;
 }
 
 shared_struct! {
-    /// A connection.
+    /// A row of `podwire_ct`: a connection.
     pub struct CtEntry = podwire_ct_entry {
         /// By direction: packets of the key's `lo` side, then of its `hi` side.
         pub dir: [CtDir; 2],
@@ -100,7 +102,7 @@ shared_struct! {
         pub egress_rule: u32,
         /// Number of the rule that let the other side receive; 0 for none.
         pub ingress_rule: u32,
-        /// Generation of the latest verdict that was reported.
+        /// Generation of the latest verdict that was reported; of a free entry: the next free one's number plus 1.
         pub judged: u32,
         /// 0 new, 1 established, 2 closing, 3 closed.
         pub state: u8,
@@ -122,20 +124,30 @@ impl CtEntry {
 pub const CT_WAYS: usize = 8;
 
 shared_struct! {
-    /// Value of `podwire_ct`: entries whose keys have one of their two hashes in common.
+    /// A row of `podwire_ct_index`: places of entries whose keys have one of their two hashes in common.
     pub struct CtBucket = podwire_ct_bucket {
         /// 1 while somebody writes.
         pub lock: u32,
-        /// Entries whose home this is, and which stand in their other bucket.
+        /// Entries whose home this is, and which are in their other bucket.
         pub away: u32,
-        /// Of the keys' hashes; 0 where nothing stands.
+        /// Of the keys' hashes; 0 where a place is free.
         pub tag: [u16; CT_WAYS],
         /// 0 free, 1 over, 2 unanswered, 3 open: what is given up first in a full bucket.
         pub rank: [u8; CT_WAYS],
-        /// Counts the connections that a place had, twice each: odd while one moves in or out.
-        pub life: [u32; CT_WAYS],
-        /// The places.
-        pub entry: [CtEntry; CT_WAYS],
+        /// Numbers of entries.
+        pub slot: [u32; CT_WAYS],
+    }
+}
+
+shared_struct! {
+    /// The only row of `podwire_ct_pool`: entries that are free.
+    pub struct CtPool = podwire_ct_pool {
+        /// Turn << 32 | number of the first free entry plus 1; it knows the next one.
+        pub free: u64,
+        /// Entries below this number were in use before; those from here on never.
+        pub used: u64,
+        /// Padding, zero.
+        pub pad: [u64; 6],
     }
 }
 
@@ -144,17 +156,17 @@ shared_struct! {
     pub struct CtCollect = podwire_ct_collect {
         /// Out: jiffies64.
         pub now: u64,
-        /// In: bucket to begin with.
+        /// In: entry to begin with.
         pub first: u32,
-        /// In: buckets to look through; 0 only asks for the time.
+        /// In: entries to look through; 0 only asks for the time.
         pub count: u32,
         /// In: not 0 removes what has not ended, too.
         pub everything: u32,
-        /// Out: entries that were there.
+        /// Out: connections that were there.
         pub looked_at: u32,
-        /// Out: entries that are not there any more.
+        /// Out.
         pub removed: u32,
-        /// Out: buckets that were left alone, because somebody held their locks.
+        /// Out: those that had ended and were left alone, because somebody was at them.
         pub busy: u32,
     }
 }
@@ -177,7 +189,8 @@ shared_struct! {
 shared_struct! {
     /// The argument of the program `podwire_ct_insert`: writes an entry, over the one that has its key.
     pub struct CtInsert = podwire_ct_insert {
-        /// Out: 0, or a negative errno; `-EBUSY` where somebody held a lock.
+        /// Out: 0, or a negative errno; `-EBUSY` where somebody held a lock, `-ENOSPC` where no entry was to be
+        /// had.
         pub error: i32,
         /// Padding, zero.
         pub pad: u32,

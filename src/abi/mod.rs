@@ -16,8 +16,8 @@ mod policy;
 mod shared;
 
 pub use conntrack::{
-    CT_REMOVE_KEYS, CT_WAYS, CtBucket, CtCollect, CtDir, CtEntry, CtInsert, CtKey, CtRemove, FragPorts, Ipv4FragId,
-    Ipv6FragId,
+    CT_REMOVE_KEYS, CT_WAYS, CtBucket, CtCollect, CtDir, CtEntry, CtInsert, CtKey, CtPool, CtRemove, FragPorts,
+    Ipv4FragId, Ipv6FragId,
 };
 pub use endpoint::{EndpointInfo, EndpointKey};
 pub use events::{DropNotify, PolicyVerdictNotify, TraceNotify};

@@ -11,12 +11,12 @@ use crate::{Error, Result};
 /// What a pass over the connections found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Entries that were there.
+    /// Connections that were there.
     pub looked_at: usize,
     /// Those that had ended and were removed.
     pub removed: usize,
-    /// Buckets from which nothing was removed although something had ended, because a program was writing to them all the
-    /// time. It stays until the next pass.
+    /// Those that had ended and were left alone, because a program was writing to their buckets all the time. They stay until
+    /// the next pass.
     pub busy: usize,
     /// Whether the pass went through the whole table; false when it was interrupted.
     pub complete: bool,
@@ -38,10 +38,10 @@ impl Collected {
     }
 }
 
-/// Has the program `podwire_ct_collect` walk over the buckets, some at a time, and remove what has ended.
+/// Has the program `podwire_ct_collect` walk over the entries, some at a time, and remove what has ended.
 ///
 /// A bucket is locked only while something is removed from it, which packets of established connections do not notice; one
-/// that opens a connection there waits for it. An entry has ended when both directions' claims ended more than a second ago.
+/// that opens a connection there waits for it. A connection has ended when both directions' claims ended more than a second ago.
 #[derive(Debug)]
 pub(super) struct Collector {
     programs: Programs,
@@ -49,21 +49,21 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Buckets a call, unless told: 4096 entries.
-    pub(super) const BUCKETS: u32 = 512;
+    /// Entries a call, unless told.
+    pub(super) const ENTRIES: u32 = 4096;
 
     pub(super) const fn new(programs: Programs) -> Self {
-        Self { programs, at_once: Self::BUCKETS }
+        Self { programs, at_once: Self::ENTRIES }
     }
 
     /// # Errors
     ///
     /// `InvalidInput` for 0.
-    pub(super) fn set_buckets(&mut self, buckets: u32) -> Result<()> {
-        if buckets == 0 {
-            return Err(Error::invalid("buckets to collect from at a time", "0", "must be at least 1"));
+    pub(super) fn set_entries(&mut self, entries: u32) -> Result<()> {
+        if entries == 0 {
+            return Err(Error::invalid("entries to look at at a time", "0", "must be at least 1"));
         }
-        self.at_once = buckets;
+        self.at_once = entries;
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Collector {
     pub(super) fn pass(&self, connections: &CtMap, stop: impl Fn() -> bool) -> Result<Collected> {
         let (began, cpu_before) = (Instant::now(), cpu_time());
         let mut collected = Collected { complete: true, ..Collected::default() };
-        for (first, count) in ranges(connections.buckets(), self.at_once) {
+        for (first, count) in ranges(connections.used()?, self.at_once) {
             if first > 0 && stop() {
                 collected.complete = false;
                 break;

@@ -131,13 +131,13 @@ impl Conntrack {
         self.past.lock().interval = collecting.interval;
     }
 
-    /// How many buckets of 8 entries a call of a collection's program goes through; 512 unless told.
+    /// How many entries a call of a collection's program looks at; 4096 unless told.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for 0.
-    pub fn set_batch(&self, buckets: u32) -> Result<()> {
-        self.collecting.lock().collector.set_buckets(buckets)
+    pub fn set_batch(&self, entries: u32) -> Result<()> {
+        self.collecting.lock().collector.set_entries(entries)
     }
 
     /// The table, to be read.
@@ -197,7 +197,7 @@ impl Conntrack {
     /// As for [`insert`](Self::insert); what was removed until then stays removed.
     pub fn flush(&self, filter: &CtFilter) -> Result<usize> {
         if filter.is_all() {
-            return self.programs.remove_all(self.connections.buckets(), Collector::BUCKETS);
+            return self.programs.remove_all(self.connections.used()?, Collector::ENTRIES);
         }
         let mut keys = Vec::new();
         self.connections.for_each(|connection| {

@@ -65,9 +65,9 @@ impl Interval {
     /// The interval after one of this length, at whose end this share of the entries was dead and this share of the map is in
     /// use after they went.
     ///
-    /// Many dead entries shorten it, few lengthen it, as in Cilium's collector. A table that fills up bounds it from above: a
-    /// new connection takes the place of a dead one only in its own two buckets, and where these are full of connections that
-    /// are alive, one of those has to go, while there are dead ones elsewhere that nobody removed from buckets that have room.
+    /// Many dead entries shorten it, few lengthen it, as in Cilium's collector. A table that fills up bounds it from above: when
+    /// no entry is free, a new connection takes that of a dead one only if there is one in its own two buckets, and else of one
+    /// that is alive, while there are dead ones elsewhere that nobody removed.
     pub(super) fn next(&self, last: Duration, dead: f64, pressure: f64) -> Duration {
         let next = if dead > MANY {
             last.mul_f64(1.0 - dead.min(LARGEST_STEP))

@@ -13,7 +13,7 @@ use crate::program::{self, Program, ProgramSet};
 use crate::tables::CtMap;
 use crate::{Error, Result};
 
-/// Removes what has ended, bucket by bucket; also tells the time.
+/// Removes what has ended, entry by entry; also tells the time.
 pub(crate) const COLLECT: &str = "podwire_ct_collect";
 /// Removes entries by their keys.
 const REMOVE: &str = "podwire_ct_remove";
@@ -46,7 +46,7 @@ impl Programs {
         Ok(Self { collect: program(COLLECT)?, remove: program(REMOVE)?, insert: program(INSERT)? })
     }
 
-    /// Has so many buckets from the `first` one on looked through, and what has ended removed from them, or everything.
+    /// Has so many entries from the `first` one on looked through, and removed what has ended, or everything.
     pub(super) fn collect(&self, first: u32, count: u32, everything: bool) -> Result<CtCollect> {
         let mut work = CtCollect { first, count, everything: everything.into(), ..CtCollect::zeroed() };
         program::call(&self.collect, &mut work)?;
@@ -100,9 +100,9 @@ impl Programs {
     }
 
     /// Removes every entry and returns how many there were.
-    pub(super) fn remove_all(&self, buckets: u32, at_once: u32) -> Result<usize> {
+    pub(super) fn remove_all(&self, entries: u32, at_once: u32) -> Result<usize> {
         let mut removed = 0;
-        for (first, count) in ranges(buckets, at_once) {
+        for (first, count) in ranges(entries, at_once) {
             let mut attempts = 0;
             loop {
                 let work = self.collect(first, count, true)?;
@@ -119,9 +119,9 @@ impl Programs {
     }
 }
 
-/// The buckets of a table in ranges of at most so many: the first one and the count of each.
-pub(super) fn ranges(buckets: u32, at_once: u32) -> impl Iterator<Item = (u32, u32)> {
-    (0..buckets).step_by(at_once.max(1) as usize).map(move |first| (first, at_once.min(buckets - first)))
+/// The entries of a table in ranges of at most so many: the first one and the count of each.
+pub(super) fn ranges(entries: u32, at_once: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..entries).step_by(at_once.max(1) as usize).map(move |first| (first, at_once.min(entries - first)))
 }
 
 fn busy(op: &'static str) -> Error {
@@ -157,14 +157,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_cover_every_bucket_once() {
-        for (buckets, at_once, expected) in [
+    fn ranges_cover_every_entry_once() {
+        for (entries, at_once, expected) in [
             (10, 4, vec![(0, 4), (4, 4), (8, 2)]),
             (8, 4, vec![(0, 4), (4, 4)]),
             (3, u32::MAX, vec![(0, 3)]),
             (0, 4, vec![]),
         ] {
-            assert_eq!(ranges(buckets, at_once).collect::<Vec<_>>(), expected, "{buckets} by {at_once}");
+            assert_eq!(ranges(entries, at_once).collect::<Vec<_>>(), expected, "{entries} by {at_once}");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::conntrack::CtLifetimes;
 use crate::ipam::IpamConfig;
 use crate::policy::PolicyOptions;
 use crate::program::AttachMode;
+use crate::tables::CtMap;
 use crate::{Error, Result};
 
 /// Drop events that a CPU may emit in a window of 256 ticks, unless configured otherwise.
@@ -111,10 +112,14 @@ impl NodeConfig {
         self
     }
 
-    /// The size of a map, by its name: in entries, but for `podwire_ct` in buckets of 8 connections, and for `podwire_events`
-    /// in bytes. Takes effect when the map is created.
+    /// The size of a map, by its name: in entries, but for `podwire_events` in bytes. That of `podwire_ct` sizes its index as
+    /// well. Takes effect when the map is created.
     pub fn map_size(mut self, map: impl Into<String>, size: u32) -> Self {
-        self.map_sizes.insert(map.into(), size);
+        let map = map.into();
+        if map == CtMap::spec().name() {
+            self.map_sizes.extend(CtMap::sizes(size).map(|(map, size)| (map.to_owned(), size)));
+        }
+        self.map_sizes.insert(map, size);
         self
     }
 

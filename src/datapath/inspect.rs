@@ -26,7 +26,7 @@ pub struct MapOverview {
     pub errors: usize,
     /// Whether its desired content is known.
     pub cached: bool,
-    /// How many entries it can hold; of `podwire_ct`, connections.
+    /// How many entries it can hold.
     pub max_entries: u32,
     /// How full it is, from 0 to 1; `None` where nobody keeps count.
     pub pressure: Option<f64>,
@@ -136,8 +136,6 @@ impl Datapath {
             (overview.entries, overview.cached) = (Some(policy.len()), true);
         }
         if name == CtMap::spec().name() {
-            // The map's own entries are buckets of connections.
-            overview.max_entries = u32::try_from(self.conntrack.connections().capacity()).unwrap_or(u32::MAX);
             let occupancy = self.conntrack.occupancy();
             overview.entries = occupancy.map(|(entries, _)| entries);
             overview.pressure = occupancy.map(|(_, pressure)| pressure);

@@ -32,6 +32,8 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(NodeMap::spec(), "nodes by address"),
         plain(PolicyStats::spec(), "packets and bytes by policy entry"),
         plain(CtMap::spec(), "connections"),
+        plain(CtMap::index_spec(), "where connections are"),
+        plain(CtMap::pool_spec(), "room for connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
         plain(CtErrors::spec(), "connections that could not be noted, by errno"),
         plain(Switches::spec(), "switches of the programs"),

@@ -56,18 +56,17 @@ static __always_inline void make_key(struct podwire_ct_key *key, __u32 number)
 	key->family = 1;
 }
 
-/* As an entry begins, at a place that is unsettled. */
-static __always_inline void begin(struct podwire_ct_bucket *bucket, __u32 way, __u64 now, __u64 later)
+/* As a connection begins in an entry that is unsettled. */
+static __always_inline void begin(struct podwire_ct_bucket *bucket, __u32 way, struct podwire_ct_entry *entry, __u64 now,
+				  __u64 later)
 {
-	struct podwire_ct_entry *entry = &bucket->entry[way];
-
 	ct_reset(entry, 0, now);
 	entry->state = CT_ESTABLISHED;
 	entry->dir[0].expires = later;
+	entry_settle(entry);
 	for (int i = 0; i < 2; i++)
 		entry->dir[i].seal = seal_next(entry->dir[i].seal, GENERATION, CT_PATH_HOLDS);
 	bucket->rank[way] = ct_rank(entry);
-	way_settle(bucket, way);
 }
 
 /* As entry_insert() of lib/admit.h: whether the connection has a place from now on. */
@@ -75,6 +74,7 @@ static __always_inline bool open(const struct podwire_ct_key *key, __u64 now, __
 {
 	const struct podwire_runtime *switches = runtime();
 	struct podwire_ct_bucket *bucket;
+	struct podwire_ct_entry *entry;
 	struct ct_spot spot;
 	__u32 index;
 	int place;
@@ -92,7 +92,9 @@ static __always_inline bool open(const struct podwire_ct_key *key, __u64 now, __
 		return false;
 	}
 	way_give(bucket, index, place_way(place), key, &spot, switches);
-	begin(bucket, place_way(place), now, later);
+	entry = way_entry(bucket, place_way(place));
+	if (entry)
+		begin(bucket, place_way(place), entry, now, later);
 	ct_unclaim(spot.home, index);
 	return true;
 }
@@ -114,14 +116,12 @@ static __always_inline bool use_fast(struct podwire_ct_entry *entry, const struc
 }
 
 /* Under the lock: uses, ends or revives a connection, as it is and as chance wills. */
-static __always_inline enum outcome change(struct podwire_ct_bucket *bucket, __u32 way, __u64 *promise, __u32 random, __u64 now,
-					   __u64 later)
+static __always_inline enum outcome change(struct podwire_ct_bucket *bucket, __u32 way, struct podwire_ct_entry *entry,
+					   __u64 *promise, __u32 random, __u64 now, __u64 later)
 {
-	struct podwire_ct_entry *entry = &bucket->entry[way];
-
 	if (!ct_is_live(entry, now)) {
-		way_unsettle(bucket, way);
-		begin(bucket, way, now, later);
+		entry_unsettle(entry);
+		begin(bucket, way, entry, now, later);
 		*promise = later;
 		return REVIVED;
 	}
@@ -142,6 +142,7 @@ static __noinline int step(__u32 number, __u32 lifetime, __u32 random)
 	__u64 now = bpf_jiffies64(), later = now + (__u64)lifetime * cfg_ticks_per_second;
 	struct podwire_ct_key key __attribute__((aligned(8)));
 	struct podwire_ct_bucket *bucket;
+	struct podwire_ct_entry *entry;
 	int place, outcome = NOTHING;
 
 	if (!promise)
@@ -159,8 +160,8 @@ static __noinline int step(__u32 number, __u32 lifetime, __u32 random)
 		return OPENED;
 	}
 	bucket = ct_bucket(place_bucket(place));
-	if (bucket && random & 0x20000000 &&
-	    use_fast(&bucket->entry[place_way(place)], &key, random >> 31, now, later)) {
+	entry = bucket ? way_entry(bucket, place_way(place)) : NULL;
+	if (entry && random & 0x20000000 && use_fast(entry, &key, random >> 31, now, later)) {
 		*promise = later;
 		return USED_FAST;
 	}
@@ -168,8 +169,9 @@ static __noinline int step(__u32 number, __u32 lifetime, __u32 random)
 	if (!bucket)
 		return BUSY;
 	/* Only the collector may have been faster. */
-	if (way_is(bucket, place_way(place), &key))
-		outcome = change(bucket, place_way(place), promise, random, now, later);
+	entry = way_entry_of(bucket, place_way(place), &key);
+	if (entry)
+		outcome = change(bucket, place_way(place), entry, promise, random, now, later);
 	ct_bucket_unlock(bucket);
 	return outcome;
 }

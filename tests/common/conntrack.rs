@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use podwire::abi::CtBucket;
+use podwire::abi::{CT_WAYS, CtBucket, CtEntry};
 use podwire::conntrack::{Conntrack, ticks_per_second};
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, embedded};
-use podwire::tables::{Connection, CtPath, CtState, FlowTuple, HashKeys, Protocol, Switches};
+use podwire::tables::{Connection, CtDirection, CtPath, CtState, FlowTuple, HashKeys, Protocol, Switches};
 
 use super::bpf::BpfRoot;
 
@@ -25,19 +25,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty one of so many buckets.
+    /// An empty one of so many buckets, with an entry for each of their places.
     pub fn new(buckets: u32) -> Self {
-        Self::with(buckets, &[])
+        Self::with(buckets, buckets * CT_WAYS as u32, &[])
     }
 
-    /// The same, with other objects beside the collector's.
-    pub fn with(buckets: u32, objects: &[ObjectImage<'static>]) -> Self {
+    /// One of so many buckets and entries, with other objects beside the collector's.
+    pub fn with(buckets: u32, entries: u32, objects: &[ObjectImage<'static>]) -> Self {
         let root = BpfRoot::new();
         let mut constants = Constants::new();
         constants.set("cfg_ticks_per_second", ticks_per_second());
         let loader = Loader::new(root.maps()).object(embedded::CONNTRACK).constants(constants);
         let loader = objects.iter().fold(loader, |loader, object| loader.object(*object));
-        let loader = loader.max_entries("podwire_ct", buckets);
+        let loader = loader.max_entries("podwire_ct", entries).max_entries("podwire_ct_index", buckets);
         let programs = loader.load_or_adopt(&root.programs()).expect("the programs load");
         let switches = Switches::open_pinned(root.maps()).expect("pinned");
         let runtime = podwire::abi::Runtime { generation: 1, hash_keys: HASH_KEYS, ..Default::default() };
@@ -75,16 +75,9 @@ impl Table {
 
     /// The numbers of those that stand in a bucket.
     pub fn in_bucket(&self, bucket: u32) -> Vec<u32> {
-        let mut numbers = Vec::new();
-        let table = self.conntrack.connections();
-        table
-            .for_each_entry(|at, entry| {
-                if at == bucket {
-                    let opener = entry.key.tuple(podwire::tables::CtDirection::from_number(entry.opener));
-                    numbers.push(number(&opener.expect("of a family")));
-                }
-            })
-            .expect("readable");
+        let entries = self.conntrack.connections().entries_of(bucket).expect("readable");
+        let opener = |entry: &CtEntry| entry.key.tuple(CtDirection::from_number(entry.opener)).expect("of a family");
+        let mut numbers: Vec<u32> = entries.iter().map(|entry| number(&opener(entry))).collect();
         numbers.sort_unstable();
         numbers
     }
@@ -104,7 +97,7 @@ impl Table {
     }
 
     fn word(&self, bucket: u32, offset: usize) -> &AtomicU32 {
-        self.conntrack.connections().map().half_word(bucket, offset).expect("in the table")
+        self.conntrack.connections().index().half_word(bucket, offset).expect("in the table")
     }
 
     /// The numbers of those that are there.

@@ -20,9 +20,10 @@ use crate::tables::{
 use crate::{EndpointId, Error, IfIndex, Result};
 
 /// Maps that are sized to the node; a simulator needs room for a packet. A map this small still evicts nothing that a run has
-/// just written. Connections: 64 buckets of 8.
-const SIZES: [(&str, u32); 7] = [
-    ("podwire_ct", 64),
+/// just written.
+const SIZES: [(&str, u32); 8] = [
+    ("podwire_ct", 512),
+    ("podwire_ct_index", 128),
     ("cilium_ipv4_frag_datagrams", 4096),
     ("cilium_ipv6_frag_datagrams", 4096),
     ("cilium_policystats", 4096),

@@ -1,4 +1,4 @@
-//! Where in `podwire_ct` a connection stands, as `bpf/lib/conntrack_table.h` computes it.
+//! Where in `podwire_ct_index` a connection stands, as `bpf/lib/conntrack_table.h` computes it.
 
 use crate::abi::CtKey;
 use crate::tables::switches::HashKeys;
@@ -17,21 +17,23 @@ pub(super) struct Placement {
 impl Placement {
     /// In a table of so many buckets, by the keys of its hash.
     pub(super) fn of(key: &CtKey, hash_keys: &HashKeys, buckets: u32) -> Self {
-        let sum = hash(bytemuck::cast(*key), hash_keys);
-        let (high, low) = ((sum >> 32) as u32, sum as u32);
+        let hash = hash(bytemuck::cast(*key), hash_keys);
+        let again = hash_again(hash);
         // A multiplication spreads 32 bits over any number of buckets, without a division.
-        let bucket = |half: u32| ((u64::from(half) * u64::from(buckets)) >> 32) as u32;
-        Self { home: bucket(high), other: bucket(low), tag: high as u16 | 1 }
+        let bucket = |hash: u64| (((hash >> 32) * u64::from(buckets)) >> 32) as u32;
+        Self { home: bucket(hash), other: bucket(again), tag: again as u16 | 1 }
     }
 }
 
-/// Multiply-shift over the words of a key with secret multipliers, then mixed, so that each half depends on every bit.
+/// Multilinear, over the words of a key with secret multipliers: the upper bits are the good ones.
 fn hash(words: [u64; 5], hash_keys: &HashKeys) -> u64 {
-    let products = words.iter().zip(hash_keys).map(|(word, key)| word.wrapping_mul(*key));
-    let mut sum = products.fold(0, u64::wrapping_add);
-    sum ^= sum >> 32;
-    sum = sum.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    sum ^ (sum >> 29)
+    words.iter().zip(hash_keys).map(|(word, key)| word.wrapping_mul(*key)).fold(0, u64::wrapping_add)
+}
+
+/// Other bits of a hash, all of them good.
+fn hash_again(hash: u64) -> u64 {
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
 }
 
 #[cfg(test)]
