@@ -22,7 +22,7 @@ use datapath::{FROM_CONTAINER, REDIRECT};
 use model::{Direction, Endpoint, Entry, PortPrefix, World};
 use packets::*;
 use podwire::abi::{CT_WAYS, CtBucket, CtEntry};
-use podwire::tables::{FlowTuple, Protocol};
+use podwire::tables::{CtMap, FlowTuple, Protocol};
 use rig::{Devices, Rig, SLOTS};
 
 const WEB: usize = 0;
@@ -124,12 +124,12 @@ impl Node {
     }
 
     fn away(&self, bucket: u32) -> u32 {
-        self.rig.table.map().half_word(bucket, offset_of!(CtBucket, away)).expect("a bucket").load(Ordering::Relaxed)
+        self.rig.table.index().half_word(bucket, offset_of!(CtBucket, away)).expect("a bucket").load(Ordering::Relaxed)
     }
 
     /// Does something while a bucket's lock is held.
     fn while_locked(&self, bucket: u32, work: impl FnOnce()) {
-        let lock = self.rig.table.map().half_word(bucket, offset_of!(CtBucket, lock)).expect("a bucket");
+        let lock = self.rig.table.index().half_word(bucket, offset_of!(CtBucket, lock)).expect("a bucket");
         assert_eq!(lock.swap(1, Ordering::Acquire), 0);
         work();
         lock.store(0, Ordering::Release);
@@ -149,14 +149,10 @@ fn packets_find_their_connection_away_from_home() {
         let strangers = node.fill(home);
         node.open(port);
         assert_eq!(node.counted(port), Some((1, 1)), "one entry for both");
-        let mut stands = Vec::new();
         let key = node.tuple(port).key().0;
-        let mut look = || {
-            stands.clear();
-            let visit = |bucket, entry: &CtEntry| stands.extend((entry.key == key).then_some(bucket));
-            node.rig.table.for_each_entry(visit).expect("readable");
-            stands.clone()
-        };
+        let table = CtMap::open_pinned(node.rig.node.maps()).expect("pinned");
+        let leads = |bucket| table.entries_of(bucket).expect("readable").iter().any(|entry| entry.key == key);
+        let look = || (0..table.buckets()).filter(|bucket| leads(*bucket)).collect::<Vec<_>>();
         assert_eq!((look(), node.away(home)), (vec![other], 1));
         // On the short way, and on the long one of another generation.
         node.open(port);

@@ -17,8 +17,8 @@ use std::time::Instant;
 use bytemuck::{Pod, Zeroable};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, RingBuffer, RingBufferBuilder};
 use podwire::abi::{
-    CtCollect, CtEntry, CtInsert, CtKey, CtRemove, DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo,
-    EndpointRow, IpCacheKey, PolicyEntry, PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, Runtime,
+    CT_WAYS, CtCollect, CtEntry, CtInsert, CtKey, CtRemove, DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6,
+    EndpointInfo, EndpointRow, IpCacheKey, PolicyEntry, PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, Runtime,
 };
 use podwire::netlink::{DeviceSpec, VethSpec};
 use podwire::program::{SkBuff, call, test_run};
@@ -112,7 +112,7 @@ impl Rig {
         Self::with_buckets(world, BUCKETS)
     }
 
-    /// The same with a table of connections of so many buckets.
+    /// The same with a table of connections of so many buckets, and an entry for each of their places.
     pub(crate) fn with_buckets(world: &World, buckets: u32) -> Self {
         let mut setup = Setup::new();
         if !world.has_ipv4 {
@@ -136,7 +136,7 @@ impl Rig {
             .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
             .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
         // Enough that nothing is evicted, few enough to be read often.
-        setup.sizes = vec![("podwire_ct", buckets)];
+        setup.sizes = vec![("podwire_ct", buckets * CT_WAYS as u32), ("podwire_ct_index", buckets)];
         let node = setup.load();
         node.clear("cilium_lxc");
         for endpoint in [crate::datapath::A, crate::datapath::B] {
@@ -196,7 +196,7 @@ impl Rig {
 
     /// Forgets connections and fragments.
     pub(crate) fn forget(&self) {
-        let mut work = CtCollect { count: self.table.buckets(), everything: 1, ..CtCollect::zeroed() };
+        let mut work = CtCollect { count: self.table.capacity(), everything: 1, ..CtCollect::zeroed() };
         self.call("podwire_ct_collect", &mut work);
         assert_eq!((work.looked_at, work.busy), (work.removed, 0));
         for name in ["cilium_ipv4_frag_datagrams", "cilium_ipv6_frag_datagrams"] {
@@ -251,7 +251,7 @@ impl Rig {
 
     pub(crate) fn connection_keys(&self) -> Vec<CtKey> {
         let mut keys = Vec::new();
-        self.table.for_each_entry(|_, entry| keys.push(entry.key)).expect("read");
+        self.table.for_each_entry(|entry| keys.push(entry.key)).expect("read");
         keys
     }
 
