@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use conntrack::{Table, tuple};
-use podwire::abi::{CtBucket, CtDir};
+use podwire::abi::CtDir;
 use podwire::maps::MmapArray;
 use podwire::tables::{Connection, CtFlags, CtMap, CtPath, CtState, FlowTuple, Protocol, Switches};
 use podwire::{IfIndex, SecurityId};
@@ -74,38 +74,36 @@ fn every_one_of_many_connections_is_listed() {
     assert!(listed.iter().map(|connection| connection.opener.source().port()).eq(1..=10_000));
 }
 
-/// A place whose life is odd is between two connections: a reader waits for a while, and then does without it.
+/// A reader does without an entry that changes its connection.
 #[test]
-fn a_place_that_changes_is_left_out_and_the_others_are_read() {
+fn an_entry_that_moves_is_left_out_and_the_others_are_read() {
     let table = Table::new(1);
     table.write((0..8).map(|number| (number, 1000, 1000)));
     let connections = table.conntrack.connections();
-    for way in 0..8 {
-        let mut row = connections.map().read(0).expect("the only bucket");
-        let key = row.entry[way].key;
+    for slot in 0..8 {
+        let key = connections.map().read(slot).expect("an entry").key;
         assert!(connections.entry(&key).expect("readable").is_some());
-        let life = connections.map().half_word(0, offset_of!(CtBucket, life) + 4 * way).expect("a place");
-        life.fetch_add(1, Ordering::AcqRel);
+        let seal = connections.map().word(slot, offset_of!(CtDir, seal)).expect("an entry");
+        seal.fetch_or(CtDir::MOVING.into(), Ordering::AcqRel);
         assert_eq!(connections.entry(&key).expect("readable"), None);
         let mut seen = Vec::new();
-        connections.for_each_entry(|_, entry| seen.push(entry.key)).expect("readable");
+        connections.for_each_entry(|entry| seen.push(entry.key)).expect("readable");
         assert!(seen.len() == 7 && !seen.contains(&key));
-        row = connections.map().read(0).expect("the only bucket");
-        assert!(row.entry.iter().filter(|entry| entry.key != key).all(|entry| seen.contains(&entry.key)));
-        life.fetch_add(1, Ordering::AcqRel);
+        seal.fetch_and(!u64::from(CtDir::MOVING), Ordering::AcqRel);
         assert!(connections.entry(&key).expect("readable").is_some());
     }
 }
 
-/// What was left behind at a place that is free again is nobody's.
+/// What was left behind in an entry that is free again is nobody's.
 #[test]
 fn what_has_gone_is_not_read_though_its_bytes_are_there() {
     let table = Table::new(1);
     table.write([(0, 1000, 1000)]);
     assert!(table.conntrack.remove(&tuple(0)).expect("removable"));
-    let row = table.conntrack.connections().map().read(0).expect("the only bucket");
-    assert!(row.entry.iter().any(|entry| entry.key == tuple(0).key().0), "the bytes stay");
-    assert!(row.entry.iter().all(|entry| entry.dir.iter().all(|dir| dir.generation() == 0)), "but no path holds");
+    let entry = table.conntrack.connections().map().read(0).expect("the first entry");
+    assert_eq!(entry.key, tuple(0).key().0, "the bytes stay");
+    assert!(entry.dir.iter().all(|dir| dir.generation() == 0), "but no path holds");
+    assert_eq!(table.conntrack.connections().free().expect("readable"), [0]);
     assert_eq!(table.conntrack.connections().lookup(&tuple(0)).expect("readable"), None);
     assert!(table.numbers().is_empty());
 }
@@ -155,5 +153,7 @@ fn hash_keys_are_chosen_once_and_by_one() {
     let keys = Switches::open_pinned(root.maps()).and_then(|switches| switches.hash_keys()).expect("pinned");
     assert!(keys[2] != 0);
     assert_eq!((keys[0], keys[1], keys[3], keys[4]), (3, 5, 7, 9));
-    assert_eq!(CtMap::spec().max_entries() as usize * podwire::abi::CT_WAYS, 262_144);
+    assert_eq!(CtMap::spec().max_entries(), 262_144);
+    assert_eq!(CtMap::sizes(262_144)[1], ("podwire_ct_index", CtMap::index_spec().max_entries()));
+    assert_eq!(CtMap::sizes(1), [("podwire_ct", 1), ("podwire_ct_index", 1)]);
 }

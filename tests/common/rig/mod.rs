@@ -37,8 +37,8 @@ pub(crate) const DEVICES: usize = 4;
 pub(crate) const NETDEV: u32 = 1;
 /// jiffies64 a second, as the programs are told. The kernel's own rate does not matter here: nothing waits.
 pub(crate) const TICKS: u64 = 250;
-/// Of the table of connections.
-const BUCKETS: u32 = 512;
+/// Enough that nothing is evicted, few enough to be read often.
+const CONNECTIONS: u32 = 4096;
 /// What a test run takes whatever the frame's type says.
 const TAKEN: usize = ETH + IPV6;
 
@@ -130,8 +130,7 @@ impl Rig {
             .set("cfg_ct_lifetime_tcp_syn", u32::from(lifetimes.tcp_syn))
             .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
             .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
-        // Enough that nothing is evicted, few enough to be read often.
-        setup.sizes = vec![("podwire_ct", BUCKETS)];
+        setup.sizes = CtMap::sizes(CONNECTIONS).to_vec();
         let node = setup.load();
         node.clear("cilium_lxc");
         for endpoint in [crate::datapath::A, crate::datapath::B] {
@@ -246,7 +245,7 @@ impl Rig {
 
     pub(crate) fn connection_keys(&self) -> Vec<CtKey> {
         let mut keys = Vec::new();
-        self.table.for_each_entry(|_, entry| keys.push(entry.key)).expect("read");
+        self.table.for_each_entry(|entry| keys.push(entry.key)).expect("read");
         keys
     }
 
