@@ -105,6 +105,7 @@ fn what_has_gone_is_not_read_though_its_bytes_are_there() {
     let entry = table.conntrack.connections().map().read(0).expect("an entry");
     assert_eq!(entry.key, tuple(0).key().0, "the bytes stay");
     assert!(entry.dir.iter().all(|dir| dir.generation() == 0), "but no path holds");
+    assert_eq!(table.conntrack.connections().free().expect("readable"), [0]);
     assert_eq!(table.conntrack.connections().lookup(&tuple(0)).expect("readable"), None);
     assert_eq!(table.numbers(), [1]);
 }
@@ -155,4 +156,6 @@ fn hash_keys_are_chosen_once_and_by_one() {
     assert!(keys[2] != 0);
     assert_eq!((keys[0], keys[1], keys[3], keys[4]), (3, 5, 7, 9));
     assert_eq!(CtMap::spec().max_entries(), 262_144);
+    assert_eq!(CtMap::sizes(262_144)[1], ("podwire_ct_index", CtMap::index_spec().max_entries()));
+    assert_eq!(CtMap::sizes(1), [("podwire_ct", 1), ("podwire_ct_index", 1)]);
 }
