@@ -53,7 +53,9 @@ fn main() {
         fill(&conntrack, entries);
         during.merge(Latencies::of(&conntrack, || passes.push(conntrack.collect(|| false).expect("collectable"))));
         let pass = passes[passes.len() - 1];
-        assert!(pass.removed as u32 == entries / 2 && pass.looked_at as u32 >= entries, "{pass:?}");
+        // Where both buckets of a connection are full one has to go, and it is one of those that have ended.
+        let few = entries / 200;
+        assert!(pass.removed as u32 + few >= entries / 2 && pass.looked_at as u32 + few >= entries, "{pass:?}");
     }
     report(entries, &passes);
     print_head("another thread's operation on the table, ms");
