@@ -1,7 +1,7 @@
-//! Collecting ended connections out of half a million: how long it takes, how much CPU, and what other users of the map notice.
+//! Collecting ended connections out of half a million: how long it takes, how much CPU, and what other users of the table notice.
 //! Run as root: `cargo bench --bench collect [-- --quick]`.
 //!
-//! A second thread looks up, inserts and deletes connections of its own all the while, first alone, then during collections. What an
+//! A second thread looks up, inserts and removes connections of its own all the while, first alone, then during collections. What an
 //! operation took by the clock includes whatever else took the CPU from it; its CPU time does not, but does include waiting for a lock.
 #![allow(missing_docs)]
 
@@ -13,20 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytemuck::Zeroable;
-use podwire::abi::{CtEntry, CtKey};
 use podwire::conntrack::{Collected, Conntrack, ticks_per_second};
-use podwire::maps::{LruHashMap, Update};
 use podwire::program::{Constants, Loader, embedded};
+use podwire::tables::{Connection, CtMap, CtPath, CtState, FlowTuple, Protocol};
 use support::Effort;
 use support::figures::{median, milliseconds, print_head, print_row};
 
-/// Entries written at a time.
-const BATCH: u32 = 4096;
 /// Connections of the other thread.
 const OWN: u32 = 1024;
-
-type Map = LruHashMap<CtKey, CtEntry>;
 
 /// Pins that go with the bench.
 struct Root(PathBuf);
@@ -46,9 +40,8 @@ fn main() {
     let root = Root(PathBuf::from(format!("/sys/fs/bpf/podwire_bench_{}", std::process::id())));
     fs::create_dir(&root.0).expect("root, and a bpffs at /sys/fs/bpf");
     let conntrack = open(&root, (entries + OWN).next_power_of_two());
-    let map = conntrack.connections().map();
 
-    let alone = Latencies::of(map, || {
+    let alone = Latencies::of(&conntrack, || {
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(effort.choose(20, 1000, 3000) as u64) {
             thread::yield_now();
@@ -58,12 +51,14 @@ fn main() {
     let mut during = Latencies::default();
     for _ in 0..rounds {
         fill(&conntrack, entries);
-        during.merge(Latencies::of(map, || passes.push(conntrack.collect(|| false).expect("collectable"))));
+        during.merge(Latencies::of(&conntrack, || passes.push(conntrack.collect(|| false).expect("collectable"))));
         let pass = passes[passes.len() - 1];
-        assert!(pass.removed as u32 == entries / 2 && pass.looked_at as u32 >= entries, "{pass:?}");
+        // Where both buckets of a connection are full one has to go, and it is one of those that have ended.
+        let few = entries / 200;
+        assert!(pass.removed as u32 + few >= entries / 2 && pass.looked_at as u32 + few >= entries, "{pass:?}");
     }
     report(entries, &passes);
-    print_head("another thread's map operation, ms");
+    print_head("another thread's operation on the table, ms");
     alone.print("without collecting");
     during.print("while collecting");
 }
@@ -72,34 +67,27 @@ fn open(root: &Root, max_entries: u32) -> Conntrack {
     let mut constants = Constants::new();
     constants.set("cfg_ticks_per_second", ticks_per_second());
     let (maps, programs) = (root.0.join("maps"), root.0.join("programs"));
-    let loader = Loader::new(&maps).object(embedded::COLLECT).constants(constants);
-    loader.max_entries("podwire_ct", max_entries).load_or_adopt(&programs).expect("the program loads");
+    let loader = Loader::new(&maps).object(embedded::CONNTRACK).constants(constants);
+    let sizes = CtMap::sizes(max_entries);
+    let loader = sizes.into_iter().fold(loader, |loader, (map, size)| loader.max_entries(map, size));
+    loader.load_or_adopt(&programs).expect("the programs load");
     Conntrack::open_pinned(&maps, &programs).expect("pinned")
 }
 
-fn key(number: u32) -> CtKey {
-    let mut key = CtKey { proto: 17, family: 1, ..CtKey::zeroed() };
-    key.lo_addr[..4].copy_from_slice(&number.to_be_bytes());
-    key.hi_addr[0] = 255;
-    key
-}
-
-fn entry(expires: u64) -> CtEntry {
-    let mut entry = CtEntry::zeroed();
-    (entry.dir[0].expires, entry.dir[1].expires) = (expires, expires);
-    entry
+fn connection(number: u32, expires: u64) -> Connection {
+    let (source, destination) = ((number.to_be_bytes(), 1).into(), ([255, 0, 0, 0], 1).into());
+    let opener = FlowTuple::new(Protocol::UDP, source, destination).expect("one family");
+    let path = CtPath { expires, ..CtPath::default() };
+    Connection { state: CtState::Established, forward: path, reply: path, ..Connection::new(opener) }
 }
 
 /// Half of the connections have ended.
 fn fill(conntrack: &Conntrack, entries: u32) {
     let now = conntrack.clock().now().expect("callable").jiffies;
     let second = u64::from(ticks_per_second());
-    let (live, dead) = (entry(now + 3600 * second), entry(now - 10 * second));
-    for first in (0..entries).step_by(BATCH as usize) {
-        let numbers = first..entries.min(first + BATCH);
-        let keys: Vec<_> = numbers.clone().map(key).collect();
-        let values: Vec<_> = numbers.map(|number| if number % 2 == 0 { dead } else { live }).collect();
-        conntrack.connections().map().insert_batch(&keys, &values, Update::Any).expect("room");
+    for number in 0..entries {
+        let expires = if number % 2 == 0 { now - 10 * second } else { now + 3600 * second };
+        conntrack.insert(&connection(number, expires)).expect("room");
     }
 }
 
@@ -108,7 +96,7 @@ fn fill(conntrack: &Conntrack, entries: u32) {
 struct Latencies {
     lookups: Times,
     inserts: Times,
-    deletions: Times,
+    removals: Times,
 }
 
 /// By the clock, and of the CPU.
@@ -120,18 +108,19 @@ struct Times {
 
 impl Latencies {
     /// Those of another thread while `work` goes on here.
-    fn of(map: &Map, work: impl FnOnce()) -> Self {
-        let (stop, live) = (AtomicBool::new(false), entry(u64::MAX));
+    fn of(conntrack: &Conntrack, work: impl FnOnce()) -> Self {
+        let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let user = scope.spawn(|| {
                 let mut latencies = Self::default();
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let key = key(u32::MAX - number);
+                    let live = connection(u32::MAX - number, u64::MAX);
                     number = (number + 1) % OWN;
-                    timed(&mut latencies.inserts, || map.insert(&key, &live, Update::Any).expect("room"));
-                    timed(&mut latencies.lookups, || assert!(map.lookup(&key).expect("readable").is_some()));
-                    timed(&mut latencies.deletions, || assert!(map.delete(&key).expect("deletable")));
+                    timed(&mut latencies.inserts, || conntrack.insert(&live).expect("room"));
+                    let table = conntrack.connections();
+                    timed(&mut latencies.lookups, || assert!(table.lookup(&live.opener).expect("readable").is_some()));
+                    timed(&mut latencies.removals, || assert!(conntrack.remove(&live.opener).expect("removable")));
                 }
                 latencies
             });
@@ -145,7 +134,7 @@ impl Latencies {
         for (own, other) in [
             (&mut self.lookups, other.lookups),
             (&mut self.inserts, other.inserts),
-            (&mut self.deletions, other.deletions),
+            (&mut self.removals, other.removals),
         ] {
             own.clock.extend(other.clock);
             own.cpu.extend(other.cpu);
@@ -153,7 +142,7 @@ impl Latencies {
     }
 
     fn print(&self, when: &str) {
-        for (name, times) in [("lookup", &self.lookups), ("insert", &self.inserts), ("delete", &self.deletions)] {
+        for (name, times) in [("lookup", &self.lookups), ("insert", &self.inserts), ("remove", &self.removals)] {
             if !times.clock.is_empty() {
                 print_row(&format!("{name} {when}"), &times.clock);
                 print_row(&format!("{name} {when}, CPU"), &times.cpu);

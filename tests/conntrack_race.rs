@@ -11,11 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
-use conntrack::Table;
+use conntrack::{Table, tuple};
 use podwire::abi::{CtEntry, CtKey};
-use podwire::conntrack::CtFilter;
 use podwire::program::{ObjectImage, call};
-use podwire::tables::{CtDirection, CtMap};
+use podwire::tables::{Connection, CtMap, CtState};
 
 /// tests/bpf/revive.bpf.c
 static REVIVE: ObjectImage<'static> =
@@ -104,39 +103,6 @@ fn stand_where_they_belong(table: &CtMap) {
     }
 }
 
-/// Each connection is where the index says that it is, and there once; every other entry is free, and there once.
-fn is_in_order(table: &CtMap) {
-    let mut keys = Vec::new();
-    for bucket in 0..table.buckets() {
-        for entry in table.entries_of(bucket).expect("readable") {
-            let tuple = entry.key.tuple(CtDirection::FromLo).expect("of a family");
-            assert!(table.places(&tuple).contains(&bucket), "{tuple} in {bucket}");
-            keys.push(entry.key);
-        }
-    }
-    let mut listed = Vec::new();
-    table.for_each_entry(|entry| listed.push(entry.key)).expect("readable");
-    keys.sort_unstable();
-    listed.sort_unstable();
-    assert!(keys.is_sorted_by(|a, b| a < b), "a connection stands twice: {keys:?}");
-    assert_eq!(keys, listed);
-    let free = table.free().expect("readable");
-    let mut once = free.clone();
-    once.sort_unstable();
-    assert!(once.is_sorted_by(|a, b| a < b), "an entry is free twice: {free:?}");
-    assert_eq!(free.len() + keys.len(), table.used().expect("readable") as usize, "an entry is lost");
-}
-
-/// Nothing is counted, locked or marked any more.
-fn is_empty_and_idle(table: &Table) {
-    table.conntrack.flush(&CtFilter::all()).expect("nobody else is there");
-    for row in 0..table.conntrack.connections().buckets() {
-        let bucket = table.conntrack.connections().index().read(row).expect("in the table");
-        assert_eq!((bucket.lock, bucket.away, bucket.tag, bucket.rank), (0, 0, [0; 8], [0; 8]), "bucket {row}");
-    }
-    is_in_order(table.conntrack.connections());
-}
-
 /// Whoever sets the end of a connection to a time ahead, under its bucket's lock if the connection had ended, finds it until
 /// then.
 #[test]
@@ -151,7 +117,7 @@ fn a_connection_that_is_to_live_is_never_removed() {
     let opened: u64 = written.iter().map(|work| work.opened).sum();
     let left = table.conntrack.connections().connections().expect("readable").len() as u64;
     assert_eq!(opened, removed + left, "removals and what the writers saw must agree");
-    is_empty_and_idle(&table);
+    table.empty_and_check();
 }
 
 /// Where connections push each other out of full buckets, or there are too few entries for all of them.
@@ -161,7 +127,43 @@ fn a_crowded_table_stays_in_order() {
         let table = Table::with(buckets, entries, &[REVIVE]);
         let (written, _) = race(&table, |_| false);
         assert!(written.iter().any(|work| work.lost > 0), "nobody had to make room: {written:?}");
-        is_in_order(table.conntrack.connections());
-        is_empty_and_idle(&table);
+        table.check_order();
+        table.empty_and_check();
     }
+}
+
+/// User space writes connections that are away from home, ended ones, while it removes them and collects.
+#[test]
+fn what_is_written_while_it_is_removed_stands_once_or_not_at_all() {
+    let table = Table::new(2);
+    let connections = table.conntrack.connections();
+    let of = |home: u32| (0..).filter(move |number| connections.places(&tuple(*number)) == [home, 1 - home]);
+    // A home full of others, so that its own have to go to the other bucket.
+    of(0).take(8).for_each(|number| table.put(number, CtState::Established, 86_400));
+    let away: Vec<u32> = of(0).skip(8).take(3).collect();
+    let at_home: Vec<u32> = of(1).take(4).collect();
+    let rounds = enough();
+    let stop = AtomicBool::new(false);
+    let collect = || assert!(table.conntrack.collect(|| false).expect("collectable").complete);
+    let remove = || away.iter().for_each(|number| drop(table.conntrack.remove(&tuple(*number))));
+    let insert = |numbers: &[u32]| numbers.iter().for_each(|number| drop(table.conntrack.insert(&ended(*number))));
+    let until_stopped = |work: &dyn Fn()| {
+        while !stop.load(Ordering::Relaxed) {
+            work();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| until_stopped(&collect));
+        scope.spawn(|| until_stopped(&remove));
+        scope.spawn(|| until_stopped(&|| insert(&at_home)));
+        (0..5 * rounds).for_each(|_| insert(&away));
+        stop.store(true, Ordering::Relaxed);
+    });
+    table.check_order();
+    table.empty_and_check();
+}
+
+/// A connection that ended long ago.
+fn ended(number: u32) -> Connection {
+    Connection { state: CtState::Established, ..Connection::new(tuple(number)) }
 }

@@ -85,7 +85,7 @@ fn layouts_of_the_map_reference_are_those_of_the_code() {
         IpCacheKey RemoteEndpointInfo NodeKey NodeValue PolicyKey PolicyEntry PolicyStatsKey PolicyStatsValue
         Lb4Key Lb6Key Lb4Service Lb6Service Lb4Backend Lb6Backend Lb4ReverseNat Lb6ReverseNat
         Lb4AffinityKey Lb6AffinityKey LbAffinityVal LbAffinityMatch Lb4SrcRangeKey Lb6SrcRangeKey
-        CtKey CtBucket CtEntry CtDir CtCollect CtRemove CtInsert Ipv4FragId Ipv6FragId FragPorts VerdictRow
+        CtKey CtBucket CtPool CtEntry CtDir CtCollect CtRemove CtInsert Ipv4FragId Ipv6FragId FragPorts VerdictRow
     ];
     let mut found = layouts(&read("docs/maps.md"));
     // Lists in one line leave padding out.

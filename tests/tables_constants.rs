@@ -201,6 +201,7 @@ fn conntrack_numbers() {
             ("REDIRECT_PEER", CtDir::REDIRECT_PEER.into()),
             ("TO_STACK", CtDir::TO_STACK.into()),
             ("AUDITED", CtDir::AUDITED.into()),
+            ("MOVING", CtDir::MOVING.into()),
         ],
     );
     assert_all(

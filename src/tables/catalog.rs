@@ -35,7 +35,7 @@ pub fn catalog() -> Vec<CatalogEntry> {
         plain(CtMap::index_spec(), "where connections are"),
         plain(CtMap::pool_spec(), "room for connections"),
         plain(EndpointRows::spec(), "local endpoints by device"),
-        plain(CtErrors::spec(), "connections that could not be noted, by errno"),
+        plain(CtErrors::spec(), "packets that could not be noted, by errno"),
         plain(Switches::spec(), "switches of the programs"),
         plain(
             MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use podwire::abi::{CT_WAYS, CtBucket, CtEntry};
-use podwire::conntrack::{Conntrack, ticks_per_second};
+use podwire::conntrack::{Conntrack, CtFilter, ticks_per_second};
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, embedded};
 use podwire::tables::{Connection, CtDirection, CtPath, CtState, FlowTuple, HashKeys, Protocol, Switches};
 
@@ -94,6 +94,44 @@ impl Table {
         let done = work();
         lock.store(0, Ordering::Release);
         done
+    }
+
+    /// Each connection is where the index says that it is, and there once; every other entry is free, and there once.
+    pub fn check_order(&self) {
+        let table = self.conntrack.connections();
+        let (mut keys, mut away) = (Vec::new(), vec![0; table.buckets() as usize]);
+        for bucket in 0..table.buckets() {
+            for entry in table.entries_of(bucket).expect("readable") {
+                let tuple = entry.key.tuple(CtDirection::FromLo).expect("of a family");
+                let places = table.places(&tuple);
+                assert!(places.contains(&bucket), "{tuple} in {bucket}");
+                away[places[0] as usize] += u32::from(places[0] != bucket);
+                keys.push(entry.key);
+            }
+        }
+        let mut listed = Vec::new();
+        table.for_each_entry(|entry| listed.push(entry.key)).expect("readable");
+        keys.sort_unstable();
+        listed.sort_unstable();
+        assert!(keys.is_sorted_by(|a, b| a < b), "a connection stands twice: {keys:?}");
+        assert_eq!(keys, listed);
+        assert_eq!((0..table.buckets()).map(|bucket| self.away(bucket)).collect::<Vec<_>>(), away);
+        let free = table.free().expect("readable");
+        let mut once = free.clone();
+        once.sort_unstable();
+        assert!(once.is_sorted_by(|a, b| a < b), "an entry is free twice: {free:?}");
+        assert_eq!(free.len() + keys.len(), table.used().expect("readable") as usize, "an entry is lost");
+    }
+
+    /// When every connection has been removed, nothing is counted, locked or marked any more.
+    pub fn empty_and_check(&self) {
+        self.conntrack.flush(&CtFilter::all()).expect("nobody else is there");
+        for row in 0..self.conntrack.connections().buckets() {
+            let bucket = self.conntrack.connections().index().read(row).expect("in the table");
+            assert_eq!((bucket.lock, bucket.away, bucket.tag, bucket.rank), (0, 0, [0; 8], [0; 8]), "bucket {row}");
+        }
+        self.check_order();
+        assert!(self.numbers().is_empty());
     }
 
     fn word(&self, bucket: u32, offset: usize) -> &AtomicU32 {

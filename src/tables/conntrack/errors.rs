@@ -1,4 +1,4 @@
-//! `podwire_ct_errors`: connections that could not be noted, by the kernel's reason.
+//! `podwire_ct_errors`: packets that could not be noted, by the reason.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use crate::Result;
 use crate::maps::{MapSpec, PerCpuArray, PerCpuValues};
 use crate::tables::table::one_map_table;
 
-/// Rows of the map: one for each errno (`CT_ERRORS` in `bpf/lib/conntrack.h`).
+/// Rows of the map: one for each errno (`CT_ERRORS` in `bpf/lib/conntrack_maps.h`).
 const ROWS: u32 = 128;
 
-/// Why the kernel did not take an entry: an errno.
+/// Why a packet was not noted in an entry: an errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CtErrno(u8);
 
@@ -19,22 +19,14 @@ impl CtErrno {
         self.0
     }
 
-    /// Its name in C, for those that an update of a hash map can end with (`kernel/bpf/hashtab.c`).
+    /// Its name in C, for those that the programs count: `EBUSY`, because other CPUs held a bucket's lock all the time, and
+    /// `ENOSPC`, because no entry was to be had.
     pub const fn name(self) -> Option<&'static str> {
-        Some(match self.0 as i32 {
-            libc::EPERM => "EPERM",
-            libc::ENOENT => "ENOENT",
-            libc::E2BIG => "E2BIG",
-            libc::EAGAIN => "EAGAIN",
-            libc::ENOMEM => "ENOMEM",
-            libc::EBUSY => "EBUSY",
-            libc::EEXIST => "EEXIST",
-            libc::EINVAL => "EINVAL",
-            libc::EDEADLK => "EDEADLK",
-            libc::EOPNOTSUPP => "EOPNOTSUPP",
-            libc::ETIMEDOUT => "ETIMEDOUT",
-            _ => return None,
-        })
+        match self.0 as i32 {
+            libc::EBUSY => Some("EBUSY"),
+            libc::ENOSPC => Some("ENOSPC"),
+            _ => None,
+        }
     }
 }
 
@@ -48,7 +40,7 @@ impl fmt::Display for CtErrno {
     }
 }
 
-/// `podwire_ct_errors`: how many connections could not be noted. Their packets went on nonetheless.
+/// `podwire_ct_errors`: how many packets could not be noted in their connections' entries. They went on nonetheless.
 #[derive(Debug)]
 pub struct CtErrors {
     map: PerCpuArray<u64>,

@@ -17,8 +17,8 @@ use std::time::Instant;
 use bytemuck::{Pod, Zeroable};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, RingBuffer, RingBufferBuilder};
 use podwire::abi::{
-    CtCollect, CtEntry, CtInsert, CtKey, CtRemove, DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointInfo,
-    EndpointRow, IpCacheKey, PolicyEntry, PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, Runtime,
+    CT_WAYS, CtCollect, CtEntry, CtInsert, CtKey, CtRemove, DropNotify, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6,
+    EndpointInfo, EndpointRow, IpCacheKey, PolicyEntry, PolicyKey, PolicyVerdictNotify, RemoteEndpointInfo, Runtime,
 };
 use podwire::netlink::{DeviceSpec, VethSpec};
 use podwire::program::{SkBuff, call, test_run};
@@ -37,8 +37,8 @@ pub(crate) const DEVICES: usize = 4;
 pub(crate) const NETDEV: u32 = 1;
 /// jiffies64 a second, as the programs are told. The kernel's own rate does not matter here: nothing waits.
 pub(crate) const TICKS: u64 = 250;
-/// Enough that nothing is evicted, few enough to be read often.
-const CONNECTIONS: u32 = 4096;
+/// Of the table of connections.
+const BUCKETS: u32 = 512;
 /// What a test run takes whatever the frame's type says.
 const TAKEN: usize = ETH + IPV6;
 
@@ -109,6 +109,11 @@ const MAPS: [&str; 9] = [
 impl Rig {
     /// Loads the programs for a world's constants.
     pub(crate) fn load(world: &World) -> Self {
+        Self::with_buckets(world, BUCKETS)
+    }
+
+    /// The same with a table of connections of so many buckets, and an entry for each of their places.
+    pub(crate) fn with_buckets(world: &World, buckets: u32) -> Self {
         let mut setup = Setup::new();
         if !world.has_ipv4 {
             for constant in ["cfg_router_ipv4", "cfg_pods_ipv4", "cfg_pods_ipv4_mask"] {
@@ -130,7 +135,8 @@ impl Rig {
             .set("cfg_ct_lifetime_tcp_syn", u32::from(lifetimes.tcp_syn))
             .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
             .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
-        setup.sizes = CtMap::sizes(CONNECTIONS).to_vec();
+        // Enough that nothing is evicted, few enough to be read often.
+        setup.sizes = vec![("podwire_ct", buckets * CT_WAYS as u32), ("podwire_ct_index", buckets)];
         let node = setup.load();
         node.clear("cilium_lxc");
         for endpoint in [crate::datapath::A, crate::datapath::B] {
@@ -190,7 +196,7 @@ impl Rig {
 
     /// Forgets connections and fragments.
     pub(crate) fn forget(&self) {
-        let mut work = CtCollect { count: self.table.buckets(), everything: 1, ..CtCollect::zeroed() };
+        let mut work = CtCollect { count: self.table.capacity(), everything: 1, ..CtCollect::zeroed() };
         self.call("podwire_ct_collect", &mut work);
         assert_eq!((work.looked_at, work.busy), (work.removed, 0));
         for name in ["cilium_ipv4_frag_datagrams", "cilium_ipv6_frag_datagrams"] {
