@@ -135,6 +135,7 @@ static __always_inline void entry_copy(struct podwire_ct_entry *to, const struct
 /* The place to write to, with the locks that this needs, or a negative errno. */
 static __always_inline int insert_place(const struct podwire_ct_key *key, const struct ct_spot *spot)
 {
+	struct podwire_ct_bucket *bucket;
 	int place;
 
 	if (!ct_lock(spot->home))
@@ -144,8 +145,15 @@ static __always_inline int insert_place(const struct podwire_ct_key *key, const 
 		place = ct_claim(spot->home, spot->other, bpf_jiffies64());
 		if (place < 0)
 			place = -ENOSPC;
-	} else if (place_bucket(place) != spot->home && !ct_lock(place_bucket(place))) {
-		place = -EBUSY;
+	} else if (place_bucket(place) != spot->home) {
+		bucket = ct_bucket_lock(place_bucket(place));
+		/* Who is away from home may go while only its home is locked. */
+		if (bucket && !way_entry_of(bucket, place_way(place), key)) {
+			ct_bucket_unlock(bucket);
+			bucket = NULL;
+		}
+		if (!bucket)
+			place = -EBUSY;
 	}
 	if (place < 0)
 		ct_unlock(spot->home);

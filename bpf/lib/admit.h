@@ -24,6 +24,7 @@ struct admission {
 	struct target target; /* out: of a packet that may pass */
 	__u64 now;
 	__u32 generation;
+	__u32 reports; /* not 0: verdicts are reported */
 	__u32 hook; /* enum hook */
 	__u16 self_id; /* the pod on whose device the program runs, 0 none */
 	__u16 src_id; /* out: the sending pod, as its address says, 0 none */
@@ -39,13 +40,14 @@ static __always_inline __be16 opener_port(const struct podwire_ct_key *key, __u8
 
 /* The verdict on the connection that a packet of direction `opener` opens, or opened. */
 static __noinline const struct podwire_verdict *judge_opener(const struct podwire_ct_key *key, __u32 opener,
-							     __be16 dport, __u32 generation)
+							     __be16 dport, __u32 generation,
+							     const struct podwire_runtime *switches)
 {
 	struct judged what = { .dport_be = dport, .proto = key->proto, .family = key->family, .generation = generation };
 
 	copy_ipv6(what.src, opener == CT_FROM_LO ? key->lo_addr : key->hi_addr);
 	copy_ipv6(what.dst, opener == CT_FROM_LO ? key->hi_addr : key->lo_addr);
-	return judge(&what);
+	return judge(&what, switches);
 }
 
 /* Takes from a verdict who the packet's two sides are. */
@@ -65,10 +67,15 @@ static __always_inline bool is_ready(const struct admission *a)
 	return a->hook != HOOK_TO_POD || a->from.dst_id == a->self_id;
 }
 
+static __always_inline bool row_is_here(const struct podwire_verdict *row)
+{
+	return row->dst_ifindex || row->flags & VERDICT_ROW_F_HOST;
+}
+
 static __always_inline void target_of_row(struct target *target, const struct podwire_verdict *row)
 {
 	target->ifindex = row->dst_ifindex;
-	target->is_here = row->dst_ifindex || row->flags & VERDICT_ROW_F_HOST;
+	target->is_here = row_is_here(row);
 	*(__u64 *)target->mac = load64(row->dst_mac);
 	*(__u64 *)target->node_mac = load64(row->dst_node_mac);
 }
@@ -98,11 +105,11 @@ static __always_inline void target_find(struct admission *a)
 }
 
 /* What a pod may not send to: addresses of the pods' range that nobody has, and those that lead nowhere. */
-static __always_inline int check_target(const struct admission *a)
+static __always_inline int check_target(const struct admission *a, bool is_here)
 {
 	__u64 address[2];
 
-	if (a->hook != HOOK_FROM_POD || a->target.is_here)
+	if (a->hook != HOOK_FROM_POD || is_here)
 		return 0;
 	packet_destination(&a->flow, address);
 	if (a->flow.key.family == ENDPOINT_IPV4) {
@@ -115,21 +122,28 @@ static __always_inline int check_target(const struct admission *a)
 	return ipv6_is_confined((const __u8 *)address) ? DROP(REASON_UNKNOWN_TARGET) : 0;
 }
 
+static __always_inline void report_verdict(struct __sk_buff *skb, const struct admission *a, const struct podwire_verdict *row)
+{
+	if (unlikely(a->reports))
+		emit_verdicts(skb, row);
+}
+
 static __always_inline int denied(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
 {
-	report_verdict(skb, row);
+	report_verdict(skb, a, row);
 	a->from.direction = denied_direction(row);
 	return DROP(row->reason);
 }
 
 /* Whether a packet may pass as far as its two sides and the verdict on its connection go: 0, or a drop. */
-static __always_inline int check_verdict(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
+static __always_inline int check_verdict(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row,
+					 bool is_here)
 {
 	int verdict;
 
 	if (!is_ready(a))
 		return DROP(REASON_ENDPOINT_NOT_READY);
-	verdict = check_target(a);
+	verdict = check_target(a, is_here);
 	if (verdict)
 		return verdict;
 	return row->reason ? denied(skb, a, row) : 0;
@@ -208,16 +222,18 @@ static __always_inline void note_member(struct __sk_buff *skb, struct admission 
 		ct_bucket_unlock(bucket);
 	}
 	if (!is_known)
-		report_verdict(skb, row);
+		report_verdict(skb, a, row);
 }
 
 /* A packet of an open connection. */
-static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, int place, __u8 opener)
+static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, int place, __u8 opener,
+				   const struct podwire_runtime *switches)
 {
 	bool is_reply = (a->flow.direction & 1) != opener;
-	const struct podwire_verdict *row = judge_opener(&a->flow.key, opener, opener_port(&a->flow.key, opener), a->generation);
+	const struct podwire_verdict *row;
 	int verdict;
 
+	row = judge_opener(&a->flow.key, opener, opener_port(&a->flow.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	admission_parties(a, row, is_reply);
@@ -225,7 +241,7 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, i
 		target_find(a);
 	else
 		target_of_row(&a->target, row);
-	verdict = check_verdict(skb, a, row);
+	verdict = check_verdict(skb, a, row, a->target.is_here);
 	if (verdict)
 		return verdict;
 	a->from.reason = is_reply ? TRACE_REASON_REPLY : TRACE_REASON_ESTABLISHED;
@@ -292,7 +308,7 @@ static __always_inline void note_again(struct __sk_buff *skb, struct admission *
 
 	if (unlikely(!bucket)) {
 		ct_count_error(-EBUSY);
-		report_verdict(skb, row);
+		report_verdict(skb, a, row);
 		return;
 	}
 	entry = way_entry_of(bucket, way, &a->flow.key);
@@ -312,7 +328,7 @@ static __always_inline void note_again(struct __sk_buff *skb, struct admission *
 	}
 	ct_bucket_unlock(bucket);
 	if (!is_known)
-		report_verdict(skb, row);
+		report_verdict(skb, a, row);
 }
 
 /* The entry of a connection that a packet opens and may open. */
@@ -325,7 +341,7 @@ static __always_inline void note_opened(struct __sk_buff *skb, struct admission 
 		if (likely(place <= 0)) {
 			if (unlikely(place))
 				ct_count_error(place);
-			report_verdict(skb, row);
+			report_verdict(skb, a, row);
 			return;
 		}
 		place -= 1;
@@ -334,28 +350,29 @@ static __always_inline void note_opened(struct __sk_buff *skb, struct admission 
 }
 
 /* A packet that opens a connection, or belongs to none. */
-static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a)
+static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, const struct podwire_runtime *switches)
 {
-	const struct podwire_verdict *row = judge_opener(&a->flow.key, a->flow.direction, a->flow.dport_be, a->generation);
+	const struct podwire_verdict *row;
 	int verdict;
 
+	row = judge_opener(&a->flow.key, a->flow.direction, a->flow.dport_be, a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	admission_parties(a, row, false);
-	target_of_row(&a->target, row);
-	verdict = check_verdict(skb, a, row);
+	verdict = check_verdict(skb, a, row, row_is_here(row));
 	if (verdict)
 		return verdict;
+	target_of_row(&a->target, row);
 	if (a->flow.kind == FLOW_UNTRACKED || a->flow.kind == FLOW_ICMP_ERROR) {
-		report_verdict(skb, row);
+		report_verdict(skb, a, row);
 		return 0;
 	}
 	note_opened(skb, a, row);
 	return 0;
 }
 
-/* Who the two ends of an error are: a router on the way may be one of them. */
-static __always_inline void admission_resolve(struct admission *a)
+/* Who the two ends of an error are, and where it goes: a router on the way may be one of them. */
+static __noinline int admission_resolve(struct admission *a)
 {
 	bool from_lo = a->flow.direction == CT_FROM_LO;
 	struct party party;
@@ -366,10 +383,12 @@ static __always_inline void admission_resolve(struct admission *a)
 	party_resolve(&party, (const __u64 *)(from_lo ? a->flow.key.hi_addr : a->flow.key.lo_addr), a->flow.key.family);
 	a->from.dst_identity = party.identity;
 	a->from.dst_id = party.id;
+	target_find(a);
+	return 0;
 }
 
 /* An error about a packet of a connection: 0 or a drop; 1 where there is no such connection. */
-static __noinline int admit_related(struct __sk_buff *skb, struct admission *a)
+static __noinline int admit_related(struct __sk_buff *skb, struct admission *a, const struct podwire_runtime *switches)
 {
 	const struct podwire_verdict *row;
 	struct flow inner = {};
@@ -381,12 +400,11 @@ static __noinline int admit_related(struct __sk_buff *skb, struct admission *a)
 	opener = place < 0 ? -1 : ct_opener(place, &inner.key, a->now);
 	if (opener < 0)
 		return 1;
-	row = judge_opener(&inner.key, opener, opener_port(&inner.key, opener), a->generation);
+	row = judge_opener(&inner.key, opener, opener_port(&inner.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	admission_resolve(a);
-	target_find(a);
-	verdict = check_verdict(skb, a, row);
+	verdict = check_verdict(skb, a, row, a->target.is_here);
 	if (verdict)
 		return verdict;
 	a->from.reason = TRACE_REASON_RELATED;
@@ -408,16 +426,17 @@ __noinline int admit(struct __sk_buff *skb, struct admission *a)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	/* Before any map is looked into: see judge(). */
 	a->generation = READ_ONCE(switches->generation);
+	a->reports = switches->verdict_events;
 	a->now = bpf_jiffies64();
 	if (a->flow.kind == FLOW_ICMP_ERROR) {
-		verdict = admit_related(skb, a);
+		verdict = admit_related(skb, a, switches);
 		if (verdict <= 0)
 			return verdict;
 	} else if (a->flow.kind != FLOW_OPENS) {
 		place = ct_locate(&a->flow.key);
 		opener = place < 0 ? -1 : ct_opener(place, &a->flow.key, a->now);
 		if (opener >= 0)
-			return admit_member(skb, a, place, opener);
+			return admit_member(skb, a, place, opener, switches);
 	}
-	return admit_opener(skb, a);
+	return admit_opener(skb, a, switches);
 }

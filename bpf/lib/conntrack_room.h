@@ -4,8 +4,8 @@
 
 #include "lib/conntrack_table.h"
 
-/* Each try that fails is one that succeeded elsewhere. */
-#define CT_POOL_TRIES 64
+/* Each try that fails is one that succeeded elsewhere at that moment. */
+#define CT_POOL_TRIES 256
 
 static __always_inline struct podwire_ct_pool *ct_pool(void)
 {
@@ -196,13 +196,13 @@ static __always_inline int place_of(__u32 index, int way)
 	return way < 0 ? -1 : (int)(index * CT_WAYS + way);
 }
 
-/* The place of whoever can be spared most in two buckets, of which the caller has the locks; or -1. */
+/* The place of whoever can be spared most in two buckets, of which the caller has the locks; or -1. None that is open. */
 static __always_inline int place_spare(__u32 home, __u32 other, __u64 now)
 {
 	int place = -1;
 
 #pragma clang loop unroll(full)
-	for (__u32 room = CT_ROOM_OVER; room <= CT_ROOM_ANY; room++) {
+	for (__u32 room = CT_ROOM_OVER; room <= CT_ROOM_UNANSWERED; room++) {
 		place = place_of(home, ct_room(home, now, room));
 		if (place < 0 && other != home)
 			place = place_of(other, ct_room(other, now, room));
@@ -212,44 +212,66 @@ static __always_inline int place_spare(__u32 home, __u32 other, __u64 now)
 	return place;
 }
 
-/* How many neighbours are asked for an entry where nobody has one in either bucket: twice in a thousand when all are in use. */
-#define CT_NEIGHBOURS 3
+/* That of an open one. */
+static __always_inline int place_open(__u32 home, __u32 other, __u64 now)
+{
+	int place = place_of(home, ct_room(home, now, CT_ROOM_ANY));
 
-/* Takes an entry from another bucket: its number, or -1. */
-__noinline int ct_steal(__u32 index, __u64 now)
+	return place < 0 && other != home ? place_of(other, ct_room(other, now, CT_ROOM_ANY)) : place;
+}
+
+/*
+ * How many buckets behind a newcomer's home are asked for an entry that can be spared, where all are in use: at four entries a
+ * bucket, an open connection goes only where hardly any other kind is left.
+ */
+#define CT_NEIGHBOURS 16
+
+/* Takes an entry from another bucket: its number, or -1. Of one that is open only where `room` says so. */
+__noinline int ct_steal(__u32 index, __u64 now, __u32 room)
 {
 	const struct podwire_runtime *switches = runtime();
-	struct podwire_ct_bucket *bucket = ct_bucket_lock(index);
-	int place, slot = -1;
+	struct podwire_ct_bucket *bucket = ct_bucket(index);
+	int way, slot = -1;
+	__u64 ranks;
 
-	if (!bucket)
+	if (!bucket || !switches)
 		return -1;
-	place = place_spare(index, index, now);
-	if (place >= 0 && switches)
-		slot = way_vacate(bucket, index, place_way(place), switches);
+	/* Looked at first, and without their entries: there are many of them. */
+	ranks = READ_ONCE(*(__u64 *)bucket->rank);
+	if (room != CT_ROOM_ANY && !rank_lanes(ranks, CT_RANK_OVER) && !rank_lanes(ranks, CT_RANK_UNANSWERED))
+		return -1;
+	if (!ranks || !ct_lock(index))
+		return -1;
+	way = ct_room(index, now, CT_ROOM_OVER);
+	if (way < 0)
+		way = ct_room(index, now, room);
+	if (way >= 0)
+		slot = way_vacate(bucket, index, way & (CT_WAYS - 1), switches);
 	ct_bucket_unlock(bucket);
 	return slot;
 }
 
-/* A place in an empty bucket, with an entry that its neighbours could spare most. */
-static __always_inline int place_stolen(__u32 home, __u64 now)
+/* A free place of a newcomer's home with an entry that a neighbour can spare, or -1. The caller has both buckets' locks. */
+static __always_inline int place_stolen(__u32 home, __u32 other, __u64 now, __u32 room)
 {
-	struct podwire_ct_bucket *bucket = ct_bucket(home);
 	__u32 buckets = map_size(podwire_ct_index), index = home;
-	int slot = -1;
+	struct podwire_ct_bucket *bucket = ct_bucket(home);
+	int way = ct_room(home, now, CT_ROOM_FREE), slot;
 
-	if (!bucket)
+	if (way < 0 || !bucket)
 		return -1;
-#pragma clang loop unroll(full)
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < CT_NEIGHBOURS; i++) {
 		index = index + 1 < buckets ? index + 1 : 0;
-		if (slot < 0 && index != home)
-			slot = ct_steal(index, now);
+		if (index == home)
+			return -1;
+		slot = index == other ? -1 : ct_steal(index, now, room);
+		if (slot >= 0) {
+			WRITE_ONCE(bucket->slot[way & (CT_WAYS - 1)], slot);
+			return home * CT_WAYS + way;
+		}
 	}
-	if (slot < 0)
-		return -1;
-	WRITE_ONCE(bucket->slot[0], slot);
-	return home * CT_WAYS;
+	return -1;
 }
 
 /*
@@ -267,11 +289,19 @@ __noinline int ct_claim(__u32 home, __u32 other, __u64 now)
 		both = ct_lock(other);
 	if (both)
 		place = place_free(other, now);
+	if (!both)
+		other = home;
 	if (place < 0)
-		place = place_spare(home, both ? other : home, now);
+		place = place_spare(home, other, now);
+	if (place < 0)
+		place = place_stolen(home, other, now, CT_ROOM_UNANSWERED);
+	if (place < 0)
+		place = place_open(home, other, now);
+	if (place < 0)
+		place = place_stolen(home, other, now, CT_ROOM_ANY);
 	if (both && (place < 0 || place_bucket(place) == home))
 		ct_unlock(other);
-	return place < 0 ? place_stolen(home, now) : place;
+	return place;
 }
 
 /* Gives the locks back that a newcomer needed. */

@@ -37,7 +37,7 @@ static __always_inline struct ethernet *ipv4_packet(struct __sk_buff *skb)
 __noinline int ipv4_flow(struct __sk_buff *skb, struct flow *flow)
 {
 	struct ethernet *eth = packet_bytes(skb, ETH_HLEN + IPV4_HLEN);
-	struct datagram packet = { .family = ENDPOINT_IPV4 };
+	struct datagram packet;
 	struct ipv4 *ip = (void *)(eth + 1);
 	__u32 header, total;
 
@@ -46,7 +46,10 @@ __noinline int ipv4_flow(struct __sk_buff *skb, struct flow *flow)
 	header = (ip->version_ihl & 0x0f) * 4;
 	total = bpf_ntohs(ip->total_length);
 	packet.source[0] = ip->source;
+	packet.source[1] = 0;
 	packet.destination[0] = ip->destination;
+	packet.destination[1] = 0;
+	packet.family = ENDPOINT_IPV4;
 	packet.proto = ip->protocol;
 	packet.offset = ETH_HLEN + header;
 	packet.length = (total ? total : skb->len - ETH_HLEN) - header;

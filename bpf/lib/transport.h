@@ -139,59 +139,76 @@ static __always_inline int flow_of_fragment(struct flow *flow, const struct data
 	return 0;
 }
 
-/* Copies a transport header: read in place where it stands behind a plain network header in the linear part. */
-static __always_inline long load_header(struct __sk_buff *skb, __u32 offset, void *to, __u32 size)
+/*
+ * A transport header: in place where it stands behind a plain network header in the linear part, else in `copy`; NULL where there
+ * is none.
+ */
+static __always_inline const void *transport_header(struct __sk_buff *skb, __u32 offset, void *copy, __u32 size)
 {
 	void *start = packet_start(skb), *end = packet_end(skb);
 
-	if (offset == ETH_HLEN + IPV4_HLEN && start + ETH_HLEN + IPV4_HLEN + size <= end) {
-		__builtin_memcpy(to, start + ETH_HLEN + IPV4_HLEN, size);
-		return 0;
-	}
-	if (offset == ETH_HLEN + IPV6_HLEN && start + ETH_HLEN + IPV6_HLEN + size <= end) {
-		__builtin_memcpy(to, start + ETH_HLEN + IPV6_HLEN, size);
-		return 0;
-	}
-	return bpf_skb_load_bytes(skb, offset, to, size);
+	if (offset == ETH_HLEN + IPV4_HLEN && start + ETH_HLEN + IPV4_HLEN + size <= end)
+		return start + ETH_HLEN + IPV4_HLEN;
+	if (offset == ETH_HLEN + IPV6_HLEN && start + ETH_HLEN + IPV6_HLEN + size <= end)
+		return start + ETH_HLEN + IPV6_HLEN;
+	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
 }
 
 static __always_inline int flow_of_tcp(struct __sk_buff *skb, struct flow *flow, const struct datagram *packet)
 {
-	struct tcp tcp;
+	__be16 source, destination;
+	const struct tcp *tcp;
+	struct tcp copy;
+	__u8 offset;
 
-	if (packet->length < TCP_HLEN || load_header(skb, packet->offset, &tcp, sizeof(tcp)))
+	if (packet->length < TCP_HLEN)
 		return DROP(REASON_INVALID_PACKET);
-	if (tcp.offset >> 4 < TCP_HLEN / 4 || !tcp_flags_valid(tcp.flags))
+	tcp = transport_header(skb, packet->offset, &copy, sizeof(copy));
+	if (!tcp)
 		return DROP(REASON_INVALID_PACKET);
-	flow->tcp_flags = tcp.flags;
-	flow->kind = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ? FLOW_OPENS : FLOW_PLAIN;
-	flow->dport_be = tcp.destination;
-	flow_of(flow, packet, tcp.source, tcp.destination, 0);
+	source = tcp->source;
+	destination = tcp->destination;
+	offset = tcp->offset;
+	flow->tcp_flags = tcp->flags;
+	if (offset >> 4 < TCP_HLEN / 4 || !tcp_flags_valid(flow->tcp_flags))
+		return DROP(REASON_INVALID_PACKET);
+	flow->kind = (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ? FLOW_OPENS : FLOW_PLAIN;
+	flow->dport_be = destination;
+	flow_of(flow, packet, source, destination, 0);
 	if (packet->fragment.is_first)
-		fragment_first(packet, tcp.source, tcp.destination);
+		fragment_first(packet, source, destination);
 	return 0;
 }
 
 static __always_inline int flow_of_ports(struct __sk_buff *skb, struct flow *flow, const struct datagram *packet)
 {
 	__u32 header = packet->proto == IPPROTO_UDP ? UDP_HLEN : SCTP_HLEN;
-	__be16 ports[2];
+	__be16 copy[2], source, destination;
+	const __be16 *ports;
 
-	if (packet->length < header || load_header(skb, packet->offset, ports, sizeof(ports)))
+	if (packet->length < header)
 		return DROP(REASON_INVALID_PACKET);
+	ports = transport_header(skb, packet->offset, copy, sizeof(copy));
+	if (!ports)
+		return DROP(REASON_INVALID_PACKET);
+	source = ports[0];
+	destination = ports[1];
 	flow->tcp_flags = 0;
 	flow->kind = FLOW_PLAIN;
-	flow->dport_be = ports[1];
-	flow_of(flow, packet, ports[0], ports[1], 0);
+	flow->dport_be = destination;
+	flow_of(flow, packet, source, destination, 0);
 	if (packet->fragment.is_first)
-		fragment_first(packet, ports[0], ports[1]);
+		fragment_first(packet, source, destination);
 	return 0;
 }
 
 /* The connection that a packet belongs to: 0, or a drop. */
 static __always_inline int flow_parse(struct __sk_buff *skb, struct flow *flow, const struct datagram *packet)
 {
-	struct icmp icmp;
+	const struct icmp *icmp;
+	struct icmp copy;
+	__be16 identifier;
+	__u8 type;
 
 	flow->offset = packet->offset;
 	flow->length = packet->length;
@@ -203,11 +220,16 @@ static __always_inline int flow_parse(struct __sk_buff *skb, struct flow *flow, 
 		return flow_of_ports(skb, flow, packet);
 	flow->tcp_flags = 0;
 	if (is_icmp(packet)) {
-		if (packet->length < ICMP_HLEN || load_header(skb, packet->offset, &icmp, sizeof(icmp)))
+		if (packet->length < ICMP_HLEN)
 			return DROP(REASON_INVALID_PACKET);
-		flow_of_icmp(flow, packet, icmp.type, icmp.identifier);
+		icmp = transport_header(skb, packet->offset, &copy, sizeof(copy));
+		if (!icmp)
+			return DROP(REASON_INVALID_PACKET);
+		type = icmp->type;
+		identifier = icmp->identifier;
+		flow_of_icmp(flow, packet, type, identifier);
 		if (packet->fragment.is_first)
-			fragment_first(packet, icmp.identifier, bpf_htons(icmp.type));
+			fragment_first(packet, identifier, bpf_htons(type));
 		return 0;
 	}
 	flow->kind = FLOW_PLAIN;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Events of policy verdicts, where they are switched on. */
+/* Events of policy verdicts. */
 #pragma once
 
 #include "lib/events.h"
@@ -46,12 +46,8 @@ static __noinline int emit_verdict(struct __sk_buff *skb, const struct podwire_v
 }
 
 /* An event for each policy that was asked. */
-static __always_inline void report_verdict(struct __sk_buff *skb, const struct podwire_verdict *row)
+static __always_inline void emit_verdicts(struct __sk_buff *skb, const struct podwire_verdict *row)
 {
-	const struct podwire_runtime *switches = runtime();
-
-	if (likely(!switches || !switches->verdict_events))
-		return;
 	if (row->flags & VERDICT_ROW_F_EGRESS)
 		emit_verdict(skb, row, METRICS_EGRESS);
 	if (row->flags & VERDICT_ROW_F_INGRESS)

@@ -88,17 +88,12 @@ static __always_inline void row_judge(struct podwire_verdict *row, const struct 
  * The verdict on a connection. The caller read the generation before anything else, so that what is remembered under it is at
  * least as new as it says.
  */
-static __always_inline struct podwire_verdict *judge(const struct judged *what)
+static __always_inline struct podwire_verdict *judge(const struct judged *what, const struct podwire_runtime *switches)
 {
-	const struct podwire_runtime *switches = runtime();
-	struct podwire_verdict *row;
+	__u32 index = row_index(what, switches);
+	struct podwire_verdict *row = bpf_map_lookup_elem(&podwire_verdicts, &index);
 	struct party src, dst;
-	__u32 index;
 
-	if (!switches)
-		return NULL;
-	index = row_index(what, switches);
-	row = bpf_map_lookup_elem(&podwire_verdicts, &index);
 	if (!row || likely(row_is_for(row, what)))
 		return row;
 	*(__u64 *)row->src = what->src[0];
