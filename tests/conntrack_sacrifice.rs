@@ -9,7 +9,7 @@ mod conntrack;
 use conntrack::{Table, tuple};
 use podwire::abi::CT_WAYS;
 use podwire::conntrack::CtFilter;
-use podwire::tables::{Connection, CtState};
+use podwire::tables::{Connection, CtMap, CtState};
 
 const NEW: CtState = CtState::New;
 const OPEN: CtState = CtState::Established;
@@ -160,10 +160,10 @@ fn where_no_entry_is_free_somebody_in_the_newcomers_buckets_goes() {
     assert_eq!((table.away(HOME), table.away(OTHER)), (0, 1));
 }
 
-/// Where both buckets of a newcomer are empty, one of the next three gives an entry up.
+/// Where both buckets of a newcomer are empty, one of the next ones gives an entry up.
 #[test]
 fn where_no_entry_is_free_neighbours_give_one_up() {
-    let table = Table::with(16, 2, &[]);
+    let table = Table::with(64, 2, &[]);
     for number in of(&table, 6, 7).take(2) {
         table.put(number, OPEN, 1000);
     }
@@ -171,7 +171,7 @@ fn where_no_entry_is_free_neighbours_give_one_up() {
     table.put(newcomer, OPEN, 100);
     assert_eq!((table.in_bucket(4), table.in_bucket(6).len()), (vec![newcomer], 1));
     // Who has no neighbours waits for an entry to be collected.
-    let lonely = of(&table, 8, 12).next().expect("there is no end of them");
+    let lonely = of(&table, 30, 40).next().expect("there is no end of them");
     let refused = table.conntrack.insert(&Connection::new(tuple(lonely))).expect_err("no entry in reach");
     assert_eq!(refused.kind(), podwire::ErrorKind::Exhausted);
     assert_eq!(table.numbers().len(), 2);
@@ -216,6 +216,22 @@ fn a_flood_of_unanswered_connections_puts_no_open_one_out() {
         table.put(*number, OPEN, 1000);
     }
     assert!(kept(&open) && kept(&more), "{:?}", table.numbers());
+}
+
+/// With as many buckets for its entries as a node has: where none of a newcomer's own can be spared, a neighbour's is.
+#[test]
+fn a_flood_of_a_table_whose_entries_are_all_in_use_puts_no_open_one_out() {
+    const ENTRIES: u32 = 2048;
+    for open in [ENTRIES / 4, ENTRIES / 2, ENTRIES * 3 / 4] {
+        let table = Table::with(CtMap::sizes(ENTRIES)[1].1, ENTRIES, &[]);
+        (0..open).for_each(|number| table.put(number, OPEN, 1000));
+        assert_eq!(table.numbers().len() as u32, open);
+        (10_000..22_000).for_each(|number| table.put(number, NEW, 9000));
+        let numbers = table.numbers();
+        assert_eq!(numbers.iter().filter(|number| **number < open).count() as u32, open);
+        assert_eq!(numbers.len() as u32, ENTRIES);
+        table.check_order();
+    }
 }
 
 /// A bucket of nothing but open connections loses one of them to a flood, whose next packet puts out its own.
