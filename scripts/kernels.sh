@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 programs="attach_mount attach_load attach_devices
   datapath_open datapath_traffic datapath_conntrack endpoints veth cni_verbs
   programs_arp_ndp programs_events programs_host_netdev programs_ipv4 programs_ipv6 programs_malformed
-  programs_conntrack programs_policy programs_random programs_concurrent
-  conntrack_collect conntrack_race
+  programs_conntrack programs_policy programs_random programs_concurrent programs_table
+  conntrack_collect conntrack_reads conntrack_sacrifice conntrack_race
   netns netlink netlink_events netlink_tc
   ipcache tables_addresses tables_catalog tables_flows tables_lb
   maps_kinds maps_open maps_cached maps_ring maps_batches maps_concurrent"

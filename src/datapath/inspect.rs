@@ -7,12 +7,14 @@ use super::Datapath;
 use crate::abi::{PolicyEntry, PolicyKey};
 use crate::enforcement::PolicyRows;
 use crate::maps::{CachedEntry, MapInfo, OperationCounts, SyncState};
-use crate::tables::{CtMap, PolicyMap, PolicyMatch, PolicyVerdict};
+use crate::tables::{PolicyMap, PolicyMatch, PolicyVerdict};
 use crate::{Error, ErrorKind, Result};
 
 /// The maps whose desired content is kept, beside the endpoints' policies.
 const LXC: &str = "cilium_lxc";
 const IPCACHE: &str = "cilium_ipcache_v2";
+/// The map of which a listing in rows says nothing, and whose entries collections count.
+const CONNECTIONS: &str = "podwire_ct";
 
 /// A map in a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,10 +97,11 @@ impl Datapath {
             return Ok(policy.iter().map(row).collect());
         }
         if self.shared_maps().contains(&name) {
-            return Err(Error::Unsupported {
-                feature: "listing the desired content of this map",
-                remedy: format!("nobody keeps it; read the map itself with bpftool map dump name {name}").into(),
-            });
+            let remedy = match name {
+                CONNECTIONS => "nobody keeps it; read the connections themselves with podwire bpf ct list".into(),
+                _ => format!("nobody keeps it; read the map itself with bpftool map dump name {name}").into(),
+            };
+            return Err(Error::Unsupported { feature: "listing the desired content of this map", remedy });
         }
         Err(Error::not_found("map", name))
     }
@@ -135,7 +138,7 @@ impl Datapath {
         if let Some(policy) = self.policy_rows(name) {
             (overview.entries, overview.cached) = (Some(policy.len()), true);
         }
-        if name == CtMap::spec().name() {
+        if name == CONNECTIONS {
             let occupancy = self.conntrack.occupancy();
             overview.entries = occupancy.map(|(entries, _)| entries);
             overview.pressure = occupancy.map(|(_, pressure)| pressure);
