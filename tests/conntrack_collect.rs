@@ -257,7 +257,7 @@ fn insertions_that_failed_are_named() {
     let cpus = values.cpus() as u64;
     let counts: Vec<_> =
         errors.counts().expect("readable").iter().map(|(errno, count)| (errno.to_string(), *count)).collect();
-assert_eq!(counts, [("EBUSY".into(), cpus), ("ENOSPC".into(), 3 * cpus), ("errno 127".into(), 9 * cpus)]);
+    assert_eq!(counts, [("EBUSY".into(), cpus), ("ENOSPC".into(), 3 * cpus), ("errno 127".into(), 9 * cpus)]);
 }
 
 #[test]
