@@ -47,11 +47,11 @@ fn enough() -> u64 {
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Lets two writers and a collector work on a table of so many buckets until each has done enough, or `stop` of what a writer
-/// did says so. Comes back with what the writers did, and how many connections the collector removed.
-fn race(table: &Table, stop: fn(&Revive) -> bool) -> (Vec<Revive>, u64) {
+/// Lets two writers and a collector work on a table until each has revived or removed enough, or `stop` of what a writer did
+/// says so. Comes back with what the writers did, and how many connections the collector removed.
+fn race(table: &Table, enough: u64, stop: fn(&Revive) -> bool) -> (Vec<Revive>, u64) {
     let writer = table.programs.program("revive").expect("loaded");
-    let (began, enough) = (Instant::now(), enough());
+    let began = Instant::now();
     let (removed, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let (mut looked_at, mut busy) = (0, 0);
     let written: Vec<Revive> = thread::scope(|scope| {
@@ -109,7 +109,7 @@ fn stand_where_they_belong(table: &CtMap) {
 fn a_connection_that_is_to_live_is_never_removed() {
     // So large that no bucket is ever full: what is missing was removed, and did not have to make room.
     let table = Table::with(CONNECTIONS, 8 * CONNECTIONS, &[REVIVE]);
-    let (written, removed) = race(&table, |work| work.lost > 0);
+    let (written, removed) = race(&table, enough(), |work| work.lost > 0);
     for work in &written {
         assert_eq!(work.lost, 0, "connections were removed while they were to live: {work:?}");
     }
@@ -125,7 +125,7 @@ fn a_connection_that_is_to_live_is_never_removed() {
 fn a_crowded_table_stays_in_order() {
     for (buckets, entries) in [(CONNECTIONS / 8, CONNECTIONS), (CONNECTIONS, CONNECTIONS / 2)] {
         let table = Table::with(buckets, entries, &[REVIVE]);
-        let (written, _) = race(&table, |_| false);
+        let (written, _) = race(&table, enough() / 10, |_| false);
         assert!(written.iter().any(|work| work.lost > 0), "nobody had to make room: {written:?}");
         table.check_order();
         table.empty_and_check();
