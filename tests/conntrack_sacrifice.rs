@@ -160,21 +160,32 @@ fn where_no_entry_is_free_somebody_in_the_newcomers_buckets_goes() {
     assert_eq!((table.away(HOME), table.away(OTHER)), (0, 1));
 }
 
-/// Where both buckets of a newcomer are empty, one of the next ones gives an entry up.
+/// One of the next sixteen buckets gives an entry up.
 #[test]
 fn where_no_entry_is_free_neighbours_give_one_up() {
-    let table = Table::with(64, 2, &[]);
-    for number in of(&table, 6, 7).take(2) {
-        table.put(number, OPEN, 1000);
-    }
-    let newcomer = of(&table, 4, 12).next().expect("there is no end of them");
-    table.put(newcomer, OPEN, 100);
-    assert_eq!((table.in_bucket(4), table.in_bucket(6).len()), (vec![newcomer], 1));
-    // Who has no neighbours waits for an entry to be collected.
-    let lonely = of(&table, 30, 40).next().expect("there is no end of them");
+    let table = Table::with(64, 3, &[]);
+    let at = |home, other| of(&table, home, other).next().expect("there is no end of them");
+    let (open, neighbour, unanswered) = (at(4, 40), at(5, 41), at(20, 42));
+    table.put(open, OPEN, 100);
+    table.put(neighbour, OPEN, 50);
+    table.put(unanswered, NEW, 9000);
+    // Rather than an open one of its own, or an open one next door.
+    let newcomer = of(&table, 4, 40).nth(1).expect("there is no end of them");
+    table.put(newcomer, OPEN, 300);
+    assert_eq!((table.in_bucket(4).len(), table.in_bucket(5).len(), table.in_bucket(20).len()), (2, 1, 0));
+    // When only open ones are left, its own that would end first.
+    let newcomer = of(&table, 4, 40).nth(2).expect("there is no end of them");
+    table.put(newcomer, OPEN, 300);
+    assert!(!table.numbers().contains(&open) && table.numbers().contains(&neighbour));
+    // Or a neighbour's, where it has none.
+    let newcomer = at(3, 50);
+    table.put(newcomer, OPEN, 300);
+    assert_eq!((table.in_bucket(3), table.in_bucket(4).len(), table.in_bucket(5).len()), (vec![newcomer], 1, 1));
+    // Who has no neighbours with any waits for an entry to be collected.
+    let lonely = at(30, 50);
     let refused = table.conntrack.insert(&Connection::new(tuple(lonely))).expect_err("no entry in reach");
     assert_eq!(refused.kind(), podwire::ErrorKind::Exhausted);
-    assert_eq!(table.numbers().len(), 2);
+    assert_eq!(table.numbers().len(), 3);
 }
 
 #[test]
