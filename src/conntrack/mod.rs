@@ -145,7 +145,7 @@ impl Conntrack {
         &self.connections
     }
 
-    /// Connections that could not be noted.
+    /// Packets that could not be noted.
     pub const fn errors(&self) -> &CtErrors {
         &self.errors
     }
@@ -171,11 +171,12 @@ impl Conntrack {
     /// Notes a connection, over what is known of it.
     ///
     /// The programs count in an entry while they use it: this is for connections that they do not know yet, as on a restore.
-    /// In a full bucket it takes another one's place, as a packet's would.
+    /// Where there is no room it takes another one's place, as a packet's would.
     ///
     /// # Errors
     ///
-    /// `Busy` where programs hold the bucket's lock each time one tries.
+    /// `Busy` where programs hold its bucket's lock each time one tries, `Exhausted` where all entries are in use and nobody near
+    /// can spare one.
     pub fn insert(&self, connection: &Connection) -> Result<()> {
         self.programs.insert(&connection.encode())
     }
@@ -184,7 +185,7 @@ impl Conntrack {
     ///
     /// # Errors
     ///
-    /// As for [`insert`](Self::insert).
+    /// `Busy` where programs hold its bucket's lock each time one tries.
     pub fn remove(&self, packet: &FlowTuple) -> Result<bool> {
         Ok(self.programs.remove(&self.connections, &[packet.key().0])? > 0)
     }
@@ -194,7 +195,7 @@ impl Conntrack {
     ///
     /// # Errors
     ///
-    /// As for [`insert`](Self::insert); what was removed until then stays removed.
+    /// As for [`remove`](Self::remove); what was removed until then stays removed.
     pub fn flush(&self, filter: &CtFilter) -> Result<usize> {
         if filter.is_all() {
             return self.programs.remove_all(self.connections.used()?, Collector::ENTRIES);

@@ -22,5 +22,5 @@ pub(super) fn encode(datapath: &Datapath, out: &mut Out<'_>) -> fmt::Result {
         Vec::new()
     });
     let errors = errors.iter().map(|(errno, count)| (vec![("errno", errno.to_string())], *count));
-    out.counters("podwire_conntrack_insert_errors", "Connections that could not be noted", errors)
+    out.counters("podwire_conntrack_insert_errors", "Packets that could not be noted", errors)
 }

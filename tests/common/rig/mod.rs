@@ -290,7 +290,7 @@ impl Rig {
         keys.into_iter().map(|key| (key.clone(), value(&key))).collect()
     }
 
-    /// Connections that could not be noted, of all kinds and CPUs.
+    /// Packets that could not be noted, of all kinds and CPUs.
     pub(crate) fn connection_errors(&self) -> u64 {
         let map = &self.maps["podwire_ct_errors"];
         let of = |errno: u32| map.lookup_percpu(&errno.to_ne_bytes(), MapFlags::ANY).expect("read").unwrap_or_default();
