@@ -129,14 +129,18 @@ fn addresses_are_allocated_claimed_and_released() {
     let node = Node::new();
     let _agent = node.start();
     let client = node.client();
-    let both = IpamRequest { owner: "a/b".to_owned(), expiring: true, ..IpamRequest::default() };
+    let both = IpamRequest { owner: "a/b".to_owned(), expiring: true, device_settings: true, ..IpamRequest::default() };
     let both = client.allocate(&both).expect("an allocation");
+    let settings = both.device_settings.expect("asked for");
+    assert_eq!(settings, client.config().expect("the configuration").status.into());
+    assert_eq!((settings.device_mtu, settings.datapath_mode.as_deref()), (1500, Some("veth")));
     assert!(both.address.ipv4.is_some() && both.address.ipv6.is_some());
     assert!(both.ipv4.and_then(|details| details.expiration_uuid).is_some_and(|uuid| uuid.len() == 36));
     let gateway = both.host_addressing.ipv4.and_then(|own| own.ip).expect("the node has an address");
     let one = IpamRequest { owner: "a/c".to_owned(), family: Some(Family::Ipv6), ..IpamRequest::default() };
     let one = client.allocate(&one).expect("an allocation");
     assert!(one.address.ipv4.is_none() && one.ipv4.is_none() && one.ipv6.is_some());
+    assert_eq!(one.device_settings, None, "clients of Cilium's do not ask");
 
     let free: IpAddr = "10.66.0.99".parse().expect("an address");
     client.allocate_address(free, "a/d", None).expect("it is free");
