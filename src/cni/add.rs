@@ -14,7 +14,7 @@ use super::error::{CniError, ErrorCode};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
 use super::runtime::RuntimeConfig;
-use crate::endpoint::veth::{PodNetwork, Veth, VethSpec, everything, host_network};
+use crate::endpoint::veth::{PodNetwork, Settling, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
 use crate::undo::Undo;
@@ -81,8 +81,9 @@ pub(super) fn add(
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
-    configured.transpose()?;
+    let settling = configured.transpose()?.flatten();
     created?;
+    settling.map_or(Ok(()), |settling| settling.wait()).map_err(|error| vanished(&netns, error))?;
     veth.bring_up(host)?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
     netns::still_there(&netns)?;
@@ -215,15 +216,15 @@ fn configure(
     veth: &Veth,
     allocation: &Allocation,
     route_mtu: u32,
-) -> Result<(), CniError> {
+) -> Result<Option<Settling>, CniError> {
     // where Cilium's tools look for it
     let alt_name = format!("cilium_cni:{}", veth.pod_ifname);
     let mut network = PodNetwork::new(veth).alt_name(&alt_name).route_mtu(route_mtu);
     network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
     network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
     let configured = match place {
-        Place::Shared => network.configure(netns),
-        Place::Own => netns.enter().and_then(|()| network.configure_here()),
+        Place::Shared => network.configure(netns).map(|()| None),
+        Place::Own => netns.enter().and_then(|()| network.configure_here()).map(Some),
     };
     configured.map_err(|error| vanished(netns, error))
 }

@@ -289,11 +289,11 @@ impl<'a> PodNetwork<'a> {
     ///
     /// The kernel's, of the first step that failed; what was configured stays until the device is deleted.
     pub fn configure(&self, netns: &NetNs) -> Result<()> {
-        netns.run(|| self.configure_here())?
+        netns.run(|| self.configure_here()?.wait())?
     }
 
-    /// The same for the namespace that the calling thread is in.
-    pub fn configure_here(&self) -> Result<()> {
+    /// The same for the namespace that the calling thread is in; what is left to wait for the caller can put off.
+    pub fn configure_here(&self) -> Result<Settling> {
         let socket = Socket::open()?;
         let mut requests = self.device_requests()?;
         if let Some((address, gateway)) = self.ipv4 {
@@ -306,7 +306,6 @@ impl<'a> PodNetwork<'a> {
         let mut outcomes = socket.outcomes(&requests)?;
         let of_ipv6: Result<()> = outcomes.drain(before_ipv6..).collect();
         outcomes.into_iter().collect::<Result<()>>()?;
-        let Some((address, _)) = self.ipv6 else { return Ok(()) };
         match of_ipv6 {
             Err(error) if error.errno() == Some(libc::EACCES) => {
                 enable_ipv6(self.ifname)?;
@@ -314,7 +313,7 @@ impl<'a> PodNetwork<'a> {
             }
             outcome => outcome?,
         }
-        wait_until_local(&socket, address)
+        Ok(Settling { socket, address: self.ipv6.map(|(address, _)| address) })
     }
 
     fn device_requests(&self) -> Result<Vec<Request>> {
@@ -343,6 +342,25 @@ impl<'a> PodNetwork<'a> {
             Request::route_add(&to_gateway)?,
             Request::route_add(&by_gateway)?,
         ])
+    }
+}
+
+/// What the kernel does by itself after a device was configured.
+#[derive(Debug)]
+#[must_use = "packets that come before it is done are lost"]
+pub struct Settling {
+    socket: Socket,
+    address: Option<Ipv6Addr>,
+}
+
+impl Settling {
+    /// Waits until the pod can be reached by all its addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) after ten seconds.
+    pub fn wait(&self) -> Result<()> {
+        self.address.map_or(Ok(()), |address| wait_until_local(&self.socket, address))
     }
 }
 
