@@ -286,9 +286,9 @@ fn serve_patiently(answers: Vec<Vec<&'static str>>) -> (TempDir, PathBuf, Receiv
     thread::spawn(move || {
         for answers in answers {
             let (stream, _) = listener.accept().expect("a client");
-            let count = answers.into_iter().map(|answer| answer_one(&stream, answer)).count();
+            let seen: Vec<_> = answers.into_iter().map(|answer| answer_one(&stream, answer)).collect();
             drop(stream);
-            closed.send(count).expect("the test listens");
+            closed.send(seen.len()).expect("the test listens");
         }
     });
     (folder, socket, ends)
@@ -366,6 +366,6 @@ fn a_plain_client_refuses_nonsense_and_streams() {
         asked(server);
     }
     let client = Client::builder("/nowhere").plain().build();
-    let error = client.monitor(&MonitorFilter::default()).err().expect("it has no end");
+    let error = client.monitor(&MonitorFilter::default()).expect_err("it has no end");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }
