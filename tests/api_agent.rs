@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::agent::{Node, addresses, id, until};
 use common::netns::TestNetns;
@@ -91,6 +91,33 @@ fn endpoints_from_creation_to_removal() {
     let left = client.status(false).expect("a status").ipam.expect("addresses").allocations;
     assert!(left.values().all(|owner| owner == "router"), "{left:?}");
     assert!(agent.terminate().success());
+}
+
+#[test]
+fn a_creation_is_described_unless_the_client_prefers_not() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pods: [TestNetns; 3] = pods();
+    let wishes = ["", "Prefer: return=representation\r\n", "Prefer: respond-async, return=minimal\r\n"];
+    for (number, (wish, pod)) in wishes.into_iter().zip(&pods).enumerate() {
+        let body = serde_json::json!({
+            "container-id": format!("c{number}"),
+            "container-interface-name": "eth0",
+            "container-netns-path": pod.path(),
+            "state": "waiting-for-identity",
+        });
+        let (body, path) = (body.to_string(), "/v1/endpoint/cilium-local:0");
+        let mut stream = UnixStream::connect(node.socket()).expect("it listens");
+        let kind = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+        let request = format!("PUT {path} HTTP/1.1\r\nHost: l\r\nConnection: close\r\n{wish}{kind}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 201 "), "{answer}");
+        assert_eq!(body.is_empty(), wish.contains("minimal"), "{wish:?}: {answer}");
+    }
+    assert_eq!(node.client().endpoints(&[]).expect("a list").len(), 3);
 }
 
 #[test]

@@ -48,6 +48,13 @@ impl PolicyWriter {
         endpoints.iter().filter(|endpoint| spares.contains(endpoint)).count()
     }
 
+    /// Whether a slot that has no pin is one that an earlier process filled in advance.
+    pub(super) fn looks_spare(&self, endpoint: EndpointId) -> Result<bool> {
+        let Some(id) = self.outer.policy_id(endpoint)? else { return Ok(false) };
+        let policy = PolicyMap::from_slot(id, endpoint)?;
+        Ok(policy.map().max_entries() == Self::size_for(ROOM) as usize && policy.entries()?.is_empty())
+    }
+
     /// Takes those policies out of `changed` that fit into spare slots.
     pub(super) fn split_off_spared(
         &self,

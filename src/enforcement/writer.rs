@@ -143,13 +143,20 @@ impl PolicyWriter {
         Ok(())
     }
 
-    /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was.
+    /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was. What an earlier process
+    /// had [in stock](Self::stock) goes, too, and was nobody's.
     pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) -> Result<Vec<EndpointId>> {
-        let mut known = self.pins.endpoints()?;
+        let pinned = self.pins.endpoints()?;
+        let mut known = pinned.clone();
         known.extend(self.outer.endpoints()?);
-        known.retain(|endpoint| !self.spares.lock().contains(endpoint));
-        let stray: Vec<_> = known.into_iter().filter(|endpoint| !keep(*endpoint)).collect();
-        self.remove(stray.iter().copied())?.wait()?;
+        known.retain(|endpoint| !keep(*endpoint) && !self.spares.lock().contains(endpoint));
+        let mut stray = Vec::with_capacity(known.len());
+        for endpoint in &known {
+            if pinned.contains(endpoint) || !self.looks_spare(*endpoint)? {
+                stray.push(*endpoint);
+            }
+        }
+        self.remove(known)?.wait()?;
         Ok(stray)
     }
 
