@@ -44,7 +44,7 @@ grep -q ' /sys/fs/bpf bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf
 
 step "build"
 cargo build --release --features programs --example podwire-agent
-cargo rustc --release --features programs --example podwire-cni -- -C target-feature=+crt-static
+cargo rustc --release --features programs --example podwire-cni -- -C target-feature=+crt-static -C relocation-model=static
 cargo bench --all-features --no-run
 
 output=$(mktemp)
