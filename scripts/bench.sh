@@ -43,7 +43,8 @@ step "bpffs"
 grep -q ' /sys/fs/bpf bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf
 
 step "build"
-cargo build --release --features programs --example podwire-agent --example podwire-cni
+cargo build --release --features programs --example podwire-agent
+cargo rustc --release --features programs --example podwire-cni -- -C target-feature=+crt-static -C relocation-model=static
 cargo bench --all-features --no-run
 
 output=$(mktemp)

@@ -1,8 +1,8 @@
 //! A handle on a network namespace.
 //!
-//! A [`NetNs`] keeps its namespace alive while it exists. Nothing here ever moves the caller's own thread into another
-//! namespace: [`NetNs::run`] executes a closure on a thread that enters the namespace and ends with the closure, so that
-//! no early return and no panic can leave a thread in the wrong place.
+//! A [`NetNs`] keeps its namespace alive while it exists. [`NetNs::run`] executes a closure on a thread that enters the
+//! namespace and ends with the closure, so that no early return and no panic can leave a thread in the wrong place. Only
+//! [`NetNs::enter`] moves the caller's own thread into another namespace, and never back.
 //!
 //! ```no_run
 //! use podwire::netlink::Socket;
@@ -145,10 +145,20 @@ impl NetNs {
         T: Send,
     {
         on_a_thread(&self.path.display().to_string(), || {
-            rustix::thread::move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(|error| Error::system("enter network namespace", self.path.display().to_string(), error))?;
+            self.enter()?;
             Ok(work())
         })?
+    }
+
+    /// Moves the calling thread into the namespace for the rest of its life: for a process, or a thread, that has nothing more to do
+    /// where it was. What it has opened there stays tied to the old one.
+    ///
+    /// # Errors
+    ///
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) without `CAP_SYS_ADMIN`.
+    pub fn enter(&self) -> Result<()> {
+        rustix::thread::move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|error| Error::system("enter network namespace", self.path.display().to_string(), error))
     }
 
     /// The path by which it was opened, for messages; `net:[INODE]` for one that has none.

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::agent::{Node, addresses, id, until};
 use common::netns::TestNetns;
@@ -94,6 +94,33 @@ fn endpoints_from_creation_to_removal() {
 }
 
 #[test]
+fn a_creation_is_described_unless_the_client_prefers_not() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pods: [TestNetns; 3] = pods();
+    let wishes = ["", "Prefer: return=representation\r\n", "Prefer: respond-async, return=minimal\r\n"];
+    for (number, (wish, pod)) in wishes.into_iter().zip(&pods).enumerate() {
+        let body = serde_json::json!({
+            "container-id": format!("c{number}"),
+            "container-interface-name": "eth0",
+            "container-netns-path": pod.path(),
+            "state": "waiting-for-identity",
+        });
+        let (body, path) = (body.to_string(), "/v1/endpoint/cilium-local:0");
+        let mut stream = UnixStream::connect(node.socket()).expect("it listens");
+        let kind = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+        let request = format!("PUT {path} HTTP/1.1\r\nHost: l\r\nConnection: close\r\n{wish}{kind}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 201 "), "{answer}");
+        assert_eq!(body.is_empty(), wish.contains("minimal"), "{wish:?}: {answer}");
+    }
+    assert_eq!(node.client().endpoints(&[]).expect("a list").len(), 3);
+}
+
+#[test]
 fn labels_change_while_the_endpoint_runs() {
     let node = Node::new();
     let _agent = node.start();
@@ -129,14 +156,18 @@ fn addresses_are_allocated_claimed_and_released() {
     let node = Node::new();
     let _agent = node.start();
     let client = node.client();
-    let both = IpamRequest { owner: "a/b".to_owned(), expiring: true, ..IpamRequest::default() };
+    let both = IpamRequest { owner: "a/b".to_owned(), expiring: true, device_settings: true, ..IpamRequest::default() };
     let both = client.allocate(&both).expect("an allocation");
+    let settings = both.device_settings.expect("asked for");
+    assert_eq!(settings, client.config().expect("the configuration").status.into());
+    assert_eq!((settings.device_mtu, settings.datapath_mode.as_deref()), (1500, Some("veth")));
     assert!(both.address.ipv4.is_some() && both.address.ipv6.is_some());
     assert!(both.ipv4.and_then(|details| details.expiration_uuid).is_some_and(|uuid| uuid.len() == 36));
     let gateway = both.host_addressing.ipv4.and_then(|own| own.ip).expect("the node has an address");
     let one = IpamRequest { owner: "a/c".to_owned(), family: Some(Family::Ipv6), ..IpamRequest::default() };
     let one = client.allocate(&one).expect("an allocation");
     assert!(one.address.ipv4.is_none() && one.ipv4.is_none() && one.ipv6.is_some());
+    assert_eq!(one.device_settings, None, "clients of Cilium's do not ask");
 
     let free: IpAddr = "10.66.0.99".parse().expect("an address");
     client.allocate_address(free, "a/d", None).expect("it is free");

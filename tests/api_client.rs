@@ -4,7 +4,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,11 @@ fn asked(server: JoinHandle<Vec<Seen>>) -> Seen {
     seen.pop().expect("one request")
 }
 
+/// A client of each kind: with ureq's pool, and with one connection of its own.
+fn clients(socket: &Path) -> [Client; 2] {
+    [Client::new(socket), Client::builder(socket).plain().build()]
+}
+
 const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[test]
@@ -92,9 +98,9 @@ fn each_call_asks_for_what_it_should() {
             "",
         ),
     ];
-    for (call, line, body) in cases {
+    for ((call, line, body), kind) in cases.into_iter().flat_map(|case| [(case, 0), (case, 1)]) {
         let (_folder, socket, server) = serve(vec![EMPTY]);
-        call(&Client::new(socket)).expect("a success without a body");
+        call(&clients(&socket)[kind]).expect("a success without a body");
         let seen = asked(server);
         assert_eq!(seen.line, line);
         assert_eq!(seen.body, body, "{line}");
@@ -110,12 +116,14 @@ fn an_allocation_may_expire() {
         {\"address\":{\"ipv4\":\"10.0.0.7\"},\"host-addressing\":{},\"ipv4\":{\"cidrs\":null,\"ip\":\"10.0.0.7\"}}         ";
     for expiring in [true, false] {
         let (_folder, socket, server) = serve(vec![answer]);
-        let request = IpamRequest { owner: "ns/pod".to_owned(), family: Some(Family::Ipv4), pool: None, expiring };
+        let (owner, family) = ("ns/pod".to_owned(), Some(Family::Ipv4));
+        let request = IpamRequest { owner, family, pool: None, expiring, device_settings: !expiring };
         let got = Client::new(socket).allocate(&request).expect("an allocation");
-        assert_eq!(got.address.ipv4, Some([10, 0, 0, 7].into()));
+        assert_eq!((got.address.ipv4, got.device_settings), (Some([10, 0, 0, 7].into()), None));
         let seen = asked(server);
         assert_eq!(seen.line, "POST /v1/ipam?owner=ns%2Fpod&family=ipv4 HTTP/1.1");
         assert_eq!(seen.headers.contains(&"expiration: true".to_owned()), expiring, "{:?}", seen.headers);
+        assert_eq!(seen.headers.contains(&"device-settings: true".to_owned()), !expiring, "{:?}", seen.headers);
     }
 }
 
@@ -123,12 +131,15 @@ fn an_allocation_may_expire() {
 fn chunked_answers_are_joined() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
         7\r\n[{\"id\":\r\n9\r\n1135},{}]\r\n0\r\n\r\n";
-    let (_folder, socket, server) = serve(vec![answer]);
-    let endpoints = Client::new(socket).endpoints(&["k8s:app=web".to_owned()]).expect("a list");
-    assert_eq!(endpoints.len(), 2);
-    assert_eq!(endpoints[0].id.map(|id| id.get()), Some(1135));
-    let seen = asked(server);
-    assert_eq!((seen.line.as_str(), seen.body.as_str()), ("GET /v1/endpoint HTTP/1.1", r#"["k8s:app=web"]"#));
+    let (_folder, socket, server) = serve(vec![answer; 2]);
+    for client in clients(&socket) {
+        let endpoints = client.endpoints(&["k8s:app=web".to_owned()]).expect("a list");
+        assert_eq!(endpoints.len(), 2);
+        assert_eq!(endpoints[0].id.map(|id| id.get()), Some(1135));
+    }
+    for seen in server.join().expect("whole requests") {
+        assert_eq!((seen.line.as_str(), seen.body.as_str()), ("GET /v1/endpoint HTTP/1.1", r#"["k8s:app=web"]"#));
+    }
 }
 
 #[test]
@@ -162,12 +173,14 @@ fn refusals_are_typed() {
         ),
     ];
     for (answer, kind, text) in cases {
-        let (_folder, socket, server) = serve(vec![answer]);
+        let (_folder, socket, server) = serve(vec![answer; 2]);
         let state = Some(EndpointState::WaitingForIdentity);
         let request = EndpointChangeRequest { state, ..Default::default() };
-        let error = Client::new(socket).create_endpoint(&request).expect_err("a refusal");
-        assert_eq!(error.kind(), kind, "{error}");
-        assert_eq!(error.to_string(), text);
+        for client in clients(&socket) {
+            let error = client.create_endpoint(&request).expect_err("a refusal");
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error.to_string(), text);
+        }
         asked(server);
     }
 }
@@ -176,10 +189,12 @@ fn refusals_are_typed() {
 fn an_answer_that_is_not_json_is_corrupt() {
     for body in ["5\r\nhello\r\n0\r\n\r\n", "2\r\n12\r\n0\r\n\r\n", "0\r\n\r\n"] {
         let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{body}");
-        let (_folder, socket, _server) = serve(vec![answer.leak()]);
-        let error = Client::new(socket).config().expect_err("not a configuration");
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{body:?}: {error}");
-        assert!(error.to_string().contains("GET /v1/config"), "{error}");
+        let (_folder, socket, _server) = serve(vec![answer.leak(); 2]);
+        for client in clients(&socket) {
+            let error = client.config().expect_err("not a configuration");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{body:?}: {error}");
+            assert!(error.to_string().contains("GET /v1/config"), "{error}");
+        }
     }
 }
 
@@ -191,11 +206,13 @@ fn no_agent_is_told_at_once_with_a_remedy() {
     drop(UnixListener::bind(&stale).expect("a socket in an empty folder"));
     for socket in [missing, stale] {
         let began = Instant::now();
-        let error = Client::new(&socket).config().expect_err("nobody serves it");
-        assert!(matches!(error, Error::AgentUnavailable { .. }), "{error:?}");
-        assert_eq!(error.kind(), ErrorKind::AgentUnavailable);
-        assert!(error.to_string().contains("is it running"), "{error}");
-        assert!(error.to_string().contains(&*socket.to_string_lossy()), "{error}");
+        for client in clients(&socket) {
+            let error = client.config().expect_err("nobody serves it");
+            assert!(matches!(error, Error::AgentUnavailable { .. }), "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::AgentUnavailable);
+            assert!(error.to_string().contains("is it running"), "{error}");
+            assert!(error.to_string().contains(&*socket.to_string_lossy()), "{error}");
+        }
         assert!(began.elapsed() < Duration::from_secs(5), "it answers at once");
         assert!(!Client::is_served(&socket, Duration::from_millis(100)));
     }
@@ -204,9 +221,11 @@ fn no_agent_is_told_at_once_with_a_remedy() {
 #[test]
 fn a_socket_path_too_long_is_not_an_absent_agent() {
     let socket = format!("/tmp/{}", "x".repeat(200));
-    let error = Client::new(&socket).config().expect_err("no such socket can exist");
-    assert!(!matches!(error, Error::AgentUnavailable { .. }), "{error:?}");
-    assert!(error.to_string().contains(&socket), "{error}");
+    for client in clients(Path::new(&socket)) {
+        let error = client.config().expect_err("no such socket can exist");
+        assert!(!matches!(error, Error::AgentUnavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains(&socket), "{error}");
+    }
 }
 
 #[test]
@@ -229,10 +248,12 @@ fn an_agent_that_is_silent_times_out() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let socket = folder.path().join("agent.sock");
     let listener = UnixListener::bind(&socket).expect("a socket in an empty folder");
-    let client = Client::builder(&socket).request_timeout(Some(Duration::from_millis(200))).build();
-    let error = client.config().expect_err("nobody answers");
-    assert_eq!(error.kind(), ErrorKind::System, "{error}");
-    assert!(error.to_string().contains("did not answer in time"), "{error}");
+    let builder = Client::builder(&socket).request_timeout(Some(Duration::from_millis(200)));
+    for client in [builder.clone().build(), builder.plain().build()] {
+        let error = client.config().expect_err("nobody answers");
+        assert_eq!(error.kind(), ErrorKind::System, "{error}");
+        assert!(error.to_string().contains("did not answer in time"), "{error}");
+    }
     assert!(Client::is_served(&socket, Duration::from_millis(100)), "a listener counts as served");
     drop(listener);
 }
@@ -254,4 +275,97 @@ fn events_arrive_line_by_line() {
     assert_eq!(events.next().expect("an event").expect_err("noise").kind(), ErrorKind::Corrupt);
     assert!(events.next().is_none());
     assert_eq!(asked(server).line, "GET /v1/monitor?type=drop&related-to=7 HTTP/1.1");
+}
+
+/// Answers one request after the other on each connection and closes it then, which it tells of.
+fn serve_patiently(answers: Vec<Vec<&'static str>>) -> (TempDir, PathBuf, Receiver<usize>) {
+    let (closed, ends) = channel();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket in an empty folder");
+    thread::spawn(move || {
+        for answers in answers {
+            let (stream, _) = listener.accept().expect("a client");
+            let seen: Vec<_> = answers.into_iter().map(|answer| answer_one(&stream, answer)).collect();
+            drop(stream);
+            closed.send(seen.len()).expect("the test listens");
+        }
+    });
+    (folder, socket, ends)
+}
+
+#[test]
+fn a_plain_client_keeps_its_connection_as_long_as_the_agent_does() {
+    const KEPT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\nLast: one\r\n\r\n";
+    const EARLY: &str = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
+    const CLOSED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}";
+    const OLD: &str = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    // the third connection is closed by the agent, without a word, while nothing is under way
+    let script = vec![vec![KEPT, CHUNKED, EARLY, CLOSED], vec![OLD], vec![KEPT], vec![KEPT]];
+    let (_folder, socket, ends) = serve_patiently(script);
+    let client = Client::builder(socket).plain().build();
+    let mut requests = Vec::new();
+    for number in 0..7 {
+        match number {
+            2 => client.delete_endpoint(&"9".parse().expect("a name")).expect("a success without a body"),
+            _ => drop(client.config().unwrap_or_else(|error| panic!("request {number}: {error}"))),
+        }
+        if number >= 3 {
+            // until its end has arrived, a connection looks as good as ever
+            requests.push(ends.recv().expect("the connection ends"));
+        }
+    }
+    assert_eq!(requests, [4, 1, 1, 1]);
+}
+
+#[test]
+fn a_plain_client_does_something_else_while_it_waits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket in an empty folder");
+    let (sender, receiver) = channel();
+    let server = thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        // the whole request is there before the client does anything else, and no answer before it has
+        receiver.recv().expect("the client does something");
+        answer_one(&stream, "HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")
+    });
+    let client = Client::builder(&socket).plain().build();
+    let request = EndpointChangeRequest { state: Some(EndpointState::WaitingForIdentity), ..Default::default() };
+    client.add_endpoint(&request, || sender.send(()).expect("the agent waits")).expect("created");
+    let seen = server.join().expect("a whole request");
+    assert!(seen.headers.contains(&"prefer: return=minimal".to_owned()), "{:?}", seen.headers);
+    assert_eq!(seen.body, r#"{"state":"waiting-for-identity"}"#);
+
+    let client = Client::builder(folder.path().join("nobody")).plain().build();
+    let mut done = 0;
+    client.add_endpoint(&request, || done += 1).expect_err("nobody serves it");
+    assert_eq!(done, 0, "what nobody was asked for needs no company");
+}
+
+#[test]
+fn a_plain_client_refuses_nonsense_and_streams() {
+    let answers = [
+        ("SSH-2.0-OpenSSH\r\n\r\n", "no status"),
+        ("HTTP/1.1 2000 OK\r\n\r\n", "no status"),
+        ("HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "header"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "content-length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "more than"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "chunk"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n", "longer than it says"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{}", "unexpected end"),
+        ("HTTP/1.1 200 OK\r\nContent-", "unexpected end"),
+        ("", "unexpected end"),
+    ];
+    for (answer, word) in answers {
+        let (_folder, socket, server) = serve(vec![answer]);
+        let error = Client::builder(socket).plain().build().config().expect_err("no answer");
+        assert_eq!(error.kind(), ErrorKind::System, "{answer:?}: {error}");
+        assert!(error.to_string().contains(word), "{answer:?}: {error}");
+        asked(server);
+    }
+    let client = Client::builder("/nowhere").plain().build();
+    let error = client.monitor(&MonitorFilter::default()).expect_err("it has no end");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }

@@ -48,7 +48,7 @@ fn a_life_in_every_version() {
             assert_eq!(endpoint.pod, Some(("default".into(), "web".into())));
             assert_eq!(endpoint.addresses[0].expiration, "claim-10.8.0.1");
             assert_eq!(result["interfaces"][0]["mac"], endpoint.host_mac.to_string());
-            assert_eq!(state.calls, ["settings", "allocate", "create_endpoint"], "no needless request");
+            assert_eq!(state.calls, ["allocate", "settings", "create_endpoint"], "no needless request");
         }
         let check = host.call(&call("CHECK", "abc", pod.path()), &with_result(conf.clone(), &result));
         match version {
@@ -60,6 +60,15 @@ fn a_life_in_every_version() {
             host.assert_clean(&[&pod]);
         }
     }
+}
+
+#[test]
+fn what_an_agent_tells_with_the_addresses_is_not_asked_for() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    host.agent.state().tells_settings = true;
+    let result = host.add("abc", &pod, &host.conf("1.1.0"));
+    assert_eq!(result["routes"][1]["mtu"], 1450);
+    assert_eq!(host.agent.state().calls, ["allocate", "create_endpoint"]);
 }
 
 #[test]

@@ -195,7 +195,8 @@ fn a_node_without_policy_is_taken_over() {
     let outer = PolicyMaps::open_pinned(node.bpf.maps()).expect("pinned");
     for endpoint in outer.endpoints().expect("readable") {
         outer.remove(endpoint).expect("removed");
-        fs::remove_file(node.bpf.maps().join(PolicyMap::name(endpoint))).expect("removed");
+        // those of endpoints to come have no pins
+        let _ = fs::remove_file(node.bpf.maps().join(PolicyMap::name(endpoint)));
     }
     assert!(!reaches(&client, &web, &server), "without a slot nothing passes");
 

@@ -250,6 +250,25 @@ fn fifty_at_once_get_fifty_addresses() {
     let _ = NetNs::current().expect("still here");
 }
 
+#[test]
+fn endpoints_to_come_find_their_slots_filled() {
+    let node = TestNode::new();
+    let datapath = node.open();
+    let writer = datapath.policy().writer();
+    let stocked = |ids: std::ops::Range<u16>| {
+        let ids: Vec<_> = ids.filter_map(EndpointId::new).collect();
+        writer.stocked(&ids) == ids.len()
+    };
+    wait_for("the node did not fill slots when it was opened", || stocked(1..33));
+    let pods: Vec<TestNetns> = (0..17).map(|_| TestNetns::new()).collect();
+    for pod in &pods {
+        node.create(&datapath, "default/p", pod);
+    }
+    assert_eq!(writer.timings().policies, 17);
+    wait_for("they were not filled when half of them were used", || stocked(18..49));
+    assert_eq!(writer.endpoints().len(), 17, "what is in stock is no policy");
+}
+
 fn wait_for(what: &str, done: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + common::node::PATIENCE;
     while !done() {

@@ -344,3 +344,47 @@ fn a_kill_leaves_each_policy_whole() {
         }
     }
 }
+
+#[test]
+fn endpoints_to_come_have_slots_already() {
+    let node = Node::new();
+    let writer = node.writer();
+    let upcoming: Vec<_> = (1..=5).map(id).collect();
+    writer.replace([(id(1), rows(3, 1))]).expect("room");
+    writer.stock(&upcoming).expect("room");
+    assert_eq!((writer.stocked(&upcoming), writer.endpoints()), (4, vec![id(1)]), "one has a policy");
+    let spare = node.outer().policy_id(id(2)).expect("readable").expect("its slot is filled");
+    assert_eq!(node.pins(), ["cilium_policy_v2_00001"], "what is no policy yet is not shown");
+    assert!(writer.retain(|endpoint| endpoint == id(1)).expect("nothing fails").is_empty(), "they are no strays");
+
+    // into the spare slot: the same map, filled, pinned, and the generation has moved
+    let generation = node.switches.generation().expect("readable");
+    let swap = writer.begin([(id(2), rows(100, 2)), (id(1), rows(4, 1))]).expect("room");
+    assert_eq!((swap.swapped().endpoints.as_slice(), swap.swapped().entries), (&[id(1), id(2)][..], 104));
+    swap.wait().expect("in force");
+    assert_eq!(node.ids(id(2)), (Some(spare), Some(spare)));
+    assert_eq!(writer.rows(id(2)), Some(rows(100, 2)));
+    assert_ne!(node.switches.generation().expect("readable"), generation);
+    let policy = PolicyMap::from_id(spare, id(2)).expect("a policy");
+    assert_eq!(policy.entries().expect("readable").into_iter().collect::<PolicyRows>(), rows(100, 2));
+
+    // too large for one: a map of its own
+    let spare = node.outer().policy_id(id(3)).expect("readable");
+    writer.replace([(id(3), rows(2_000, 3))]).expect("room");
+    let (in_force, pinned) = node.ids(id(3));
+    assert!(in_force == pinned && in_force != spare, "{in_force:?}");
+
+    // numbers that come no more are given back
+    writer.stock(&[id(5), id(6)]).expect("room");
+    assert_eq!((writer.stocked(&upcoming), writer.stocked(&[id(6)])), (1, 1));
+    assert!(!writer.is_in_force(id(4)).expect("readable"), "emptied");
+    writer.remove([id(5)]).expect("nothing fails").wait().expect("gone");
+    assert_eq!(writer.stocked(&[id(5)]), 0);
+
+    // what a process that ended had in stock goes without a word
+    drop(writer);
+    let writer = node.writer();
+    assert_eq!(writer.endpoints(), [id(1), id(2), id(3)]);
+    assert_eq!(writer.retain(|endpoint| endpoint.get() < 3).expect("nothing fails"), [id(3)]);
+    assert_eq!(node.outer().endpoints().expect("readable"), [id(1), id(2)]);
+}

@@ -324,6 +324,11 @@ fn pod_is_configured_in_one_go_and_a_failure_is_named() {
     let error = socket.execute_all(&requests).expect_err("the address is there already");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert!(error.to_string().starts_with(&format!("add address 10.0.0.77/32 of device {device}")), "{error}");
+    // what fails last is heard of, and so is what fails before a success
+    let refused =
+        |requests: &[Request]| socket.outcomes(requests).expect("asked").iter().map(Result::is_err).collect::<Vec<_>>();
+    assert_eq!(refused(&requests[..3]), [false, false, true]);
+    assert_eq!(refused(&[requests[2].clone(), requests[0].clone()]), [true, false]);
 }
 
 #[test]

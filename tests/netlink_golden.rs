@@ -114,6 +114,15 @@ fn link_changes() {
          08 00 1c 00  FD  # IFLA_NET_NS_FD",
     );
     expect(
+        Request::link_set(device(77), &LinkChange { rp_filter: Some(2), ..LinkChange::default() }),
+        "34 00 00 00  13 00 05 00  SEQ  00 00 00 00  # RTM_SETLINK
+         00 00 00 00  4d 00 00 00  00 00 00 00  00 00 00 00
+         14 00 1a 00  # IFLA_AF_SPEC
+           10 00 02 00  # AF_INET
+             0c 00 01 00  # IFLA_INET_CONF
+               08 00 08 00  02 00 00 00  # IPV4_DEVCONF_RP_FILTER",
+    );
+    expect(
         Request::link_add_alt_name(device(77), "web"),
         "2c 00 00 00  6c 00 05 0e  SEQ  00 00 00 00  # RTM_NEWLINKPROP, REQUEST|ACK|EXCL|CREATE|APPEND
          00 00 00 00  4d 00 00 00  00 00 00 00  00 00 00 00

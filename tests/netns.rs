@@ -35,6 +35,25 @@ fn work_runs_inside_and_only_inside() {
 }
 
 #[test]
+fn a_thread_that_enters_stays() {
+    let pod = TestNetns::new();
+    let here = NetNs::current().expect("open");
+    let (before, inside) = std::thread::scope(|scope| {
+        let visitor = scope.spawn(|| {
+            let before = Socket::open().expect("open");
+            pod.netns().enter().expect("root may");
+            assert!(NetNs::current().expect("open").is_same(pod.netns()));
+            (before, Socket::open().expect("open"))
+        });
+        visitor.join().expect("it ended")
+    });
+    assert!(NetNs::current().expect("open").is_same(&here), "other threads have not moved");
+    let count = |socket: Socket| socket.links().expect("list").len();
+    assert_eq!(count(inside), 1, "nothing but lo");
+    assert_eq!(count(before), links(Socket::open()), "what was opened before belongs where it was opened");
+}
+
+#[test]
 fn a_panic_inside_is_an_error_outside() {
     let pod = TestNetns::new();
     let error = pod.netns().run(|| -> u32 { panic!("the work of {} is over", 7) }).expect_err("it panicked");

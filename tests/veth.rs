@@ -58,6 +58,7 @@ fn a_pod_has_what_it_needs() {
     assert_eq!((outside.index, outside.mac, outside.mtu), (veth.host_ifindex, Some(veth.host_mac), 1400));
     assert!(outside.is_up && outside.is_running);
     assert_eq!(outside.alias.as_deref(), Some("a note"));
+    assert_eq!((outside.tx_queues, outside.rx_queues), (1, 1), "more cost an RCU wait");
     let rp_filter = host.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/lxc0123456789ab/rp_filter"));
     assert_eq!(rp_filter.expect("readable").trim(), "0");
 
@@ -65,6 +66,7 @@ fn a_pod_has_what_it_needs() {
     let inside = socket.link_by_name("eth0").expect("the pod's side");
     assert_eq!((inside.index, inside.mac, inside.mtu), (veth.pod_ifindex, Some(veth.pod_mac), 1400));
     assert_eq!(inside.alt_names, ["cilium_cni:eth0"]);
+    assert_eq!((inside.tx_queues, inside.rx_queues), (1, 1), "more cost an RCU wait");
     assert_eq!((inside.gro_max_size, inside.gso_max_size), (Some(65_000), Some(64_000)));
     // Older kernels have one limit for both families, and ignore the other.
     let ipv4_limits = if kernel_at_least(6, 3) { (Some(63_000), Some(62_000)) } else { (None, None) };
@@ -124,8 +126,12 @@ fn ipv6_is_switched_on_where_a_runtime_switched_it_off() {
         }
     });
     let veth = attach(&host, &pod);
-    let addresses = pod.socket().addresses(Some(veth.pod_ifindex)).expect("addresses");
+    let socket = pod.socket();
+    let addresses = socket.addresses(Some(veth.pod_ifindex)).expect("addresses");
     assert!(addresses.iter().any(|address| address.address == IpAddr::from(POD_V6).into()));
+    assert!(socket.routes().expect("routes").iter().any(|route| route.gateway == Some(GATEWAY_V6.into())));
+    let neighbours = socket.neighbours(Some(veth.pod_ifindex)).expect("neighbours");
+    assert!(neighbours.iter().any(|neighbour| neighbour.address == GATEWAY_V6 && neighbour.is_permanent));
 }
 
 #[test]

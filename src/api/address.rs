@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::config::DeviceSettings;
 use super::text::{is_false, optional};
 
 /// The addresses of one endpoint, and from which allocation they come.
@@ -91,6 +92,9 @@ pub struct IpamAddressResponse {
 pub struct IpamResponse {
     /// The addresses.
     pub address: AddressPair,
+    /// What to make devices by, where the request asked for it. A field of our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_settings: Option<DeviceSettings>,
     /// The node's own addresses.
     pub host_addressing: NodeAddressing,
     /// More about the IPv4 address.

@@ -34,6 +34,48 @@ pub struct DaemonConfigurationSpec {
     pub policy_enforcement: Option<String>,
 }
 
+/// What of the configuration a CNI plugin makes devices by; `device-settings` in the answer to `POST /v1/ipam`, under the
+/// names that it has in that to `GET /v1/config`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceSettings {
+    /// Largest packet in bytes that the kernel may aggregate on receipt over IPv4.
+    #[serde(rename = "GROIPv4MaxSize")]
+    pub gro_ipv4_max_size: u32,
+    /// Largest packet in bytes that the kernel may aggregate on receipt.
+    #[serde(rename = "GROMaxSize")]
+    pub gro_max_size: u32,
+    /// Largest packet in bytes that the kernel may hand to a device over IPv4.
+    #[serde(rename = "GSOIPv4MaxSize")]
+    pub gso_ipv4_max_size: u32,
+    /// Largest packet in bytes that the kernel may hand to a device.
+    #[serde(rename = "GSOMaxSize")]
+    pub gso_max_size: u32,
+    /// How endpoints are connected: `veth`.
+    #[serde(rename = "datapathMode", with = "optional", skip_serializing_if = "Option::is_none")]
+    pub datapath_mode: Option<String>,
+    /// MTU in bytes of an endpoint's device.
+    #[serde(rename = "deviceMTU")]
+    pub device_mtu: u32,
+    /// MTU in bytes of an endpoint's default route.
+    #[serde(rename = "routeMTU")]
+    pub route_mtu: u32,
+}
+
+impl From<DaemonConfigurationStatus> for DeviceSettings {
+    fn from(status: DaemonConfigurationStatus) -> Self {
+        Self {
+            gro_ipv4_max_size: status.gro_ipv4_max_size,
+            gro_max_size: status.gro_max_size,
+            gso_ipv4_max_size: status.gso_ipv4_max_size,
+            gso_max_size: status.gso_max_size,
+            datapath_mode: status.datapath_mode,
+            device_mtu: status.device_mtu,
+            route_mtu: status.route_mtu,
+        }
+    }
+}
+
 /// The configuration in force, as a CNI plugin needs it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -31,7 +31,7 @@ mod view;
 
 pub use address::{AddressPair, IpamAddressResponse, IpamResponse, NodeAddressing, NodeAddressingElement};
 pub use client::{Client, ClientBuilder, IpamRequest, MonitorStream};
-pub use config::{DaemonConfiguration, DaemonConfigurationSpec, DaemonConfigurationStatus, Options};
+pub use config::{DaemonConfiguration, DaemonConfigurationSpec, DaemonConfigurationStatus, DeviceSettings, Options};
 pub use endpoint::{
     Endpoint, EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec,
     EndpointConfigurationStatus, EndpointDatapathConfiguration, EndpointHealth, EndpointHealthStatus,

@@ -14,7 +14,7 @@ use super::error::{CniError, ErrorCode};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
 use super::runtime::RuntimeConfig;
-use crate::endpoint::veth::{PodNetwork, Veth, VethSpec, everything, host_network};
+use crate::endpoint::veth::{PodNetwork, Settling, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
 use crate::undo::Undo;
@@ -27,8 +27,18 @@ const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between attempts to reach the agent: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// Whose the calling thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Of a process that ends with this call: it can stay in the container's namespace, and needs no other to go there.
+    Own,
+    /// Somebody else's, who will go on where it is.
+    Shared,
+}
+
 /// Attaches a container. Whatever fails, everything done before is undone.
 pub(super) fn add(
+    place: Place,
     agent: &impl Agent,
     conf: &NetConf,
     attachment: &Attachment,
@@ -45,13 +55,17 @@ pub(super) fn add(
     warn_of_unmet_wishes(&conf.runtime, args);
     let netns = netns::open_for(path)?;
     let host = Socket::open()?;
-    let settings = patiently(conf.agent_timeout, || agent.settings())?;
     let mut undo = Undo::new();
 
-    let allocation = agent.allocate(&owner(attachment, args)).map_err(no_address)?;
+    let owner = owner(attachment, args);
+    let allocation = patiently(conf.agent_timeout, || agent.allocate(&owner))?;
     for address in allocation.addresses.clone() {
         undo.push(move || taken_back(&format!("allocation of {address}"), agent.release(&address)));
     }
+    let settings = match &allocation.settings {
+        Some(settings) => settings.clone(),
+        None => patiently(conf.agent_timeout, || agent.settings())?,
+    };
     let mtu = mtu(conf, &settings, &allocation)?;
 
     let mark = Mark { network: conf.name.clone(), attachment: attachment.clone() };
@@ -61,16 +75,15 @@ pub(super) fn add(
 
     // the agent works on the host's side while the other is configured
     let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
-    let (configured, created) = thread::scope(|scope| {
-        let inside = scope.spawn(|| configure(&netns, &veth, &allocation, mtu.route));
-        let created = agent.create_endpoint(&endpoint);
-        (inside.join(), created)
-    });
+    let mut configured = None;
+    let mut configure = || configured = Some(configure(place, &netns, &veth, &allocation, mtu.route));
+    let created = agent.create_endpoint_while(&endpoint, &mut configure);
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
-    configured.unwrap_or_else(|_| Err(CniError::new(ErrorCode::Internal, "configuring the namespace panicked")))?;
+    let settling = configured.transpose()?.flatten();
     created?;
+    settling.map_or(Ok(()), |settling| settling.wait()).map_err(|error| vanished(&netns, error))?;
     veth.bring_up(host)?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
     netns::still_there(&netns)?;
@@ -112,7 +125,7 @@ fn patiently<T>(patience: Duration, mut ask: impl FnMut() -> Result<T>) -> Resul
         match ask() {
             Ok(answer) => return Ok(answer),
             Err(error) if !matches!(error.kind(), ErrorKind::AgentUnavailable | ErrorKind::Busy) => {
-                return Err(error.into());
+                return Err(refused(error));
             }
             Err(error) => {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -136,7 +149,7 @@ fn owner(attachment: &Attachment, args: &CniArgs) -> String {
     }
 }
 
-fn no_address(error: crate::Error) -> CniError {
+fn refused(error: crate::Error) -> CniError {
     match error.kind() {
         ErrorKind::Exhausted => CniError::new(ErrorCode::AddressesExhausted, error.to_string()),
         _ => error.into(),
@@ -197,13 +210,23 @@ fn create_veth(
     Veth::create(host, &spec).map_err(|error| vanished(netns, error))
 }
 
-fn configure(netns: &NetNs, veth: &Veth, allocation: &Allocation, route_mtu: u32) -> Result<(), CniError> {
+fn configure(
+    place: Place,
+    netns: &NetNs,
+    veth: &Veth,
+    allocation: &Allocation,
+    route_mtu: u32,
+) -> Result<Option<Settling>, CniError> {
     // where Cilium's tools look for it
     let alt_name = format!("cilium_cni:{}", veth.pod_ifname);
     let mut network = PodNetwork::new(veth).alt_name(&alt_name).route_mtu(route_mtu);
     network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
     network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
-    network.configure(netns).map_err(|error| vanished(netns, error))
+    let configured = match place {
+        Place::Shared => network.configure(netns).map(|()| None),
+        Place::Own => netns.enter().and_then(|()| network.configure_here()).map(Some),
+    };
+    configured.map_err(|error| vanished(netns, error))
 }
 
 /// A step that failed inside a namespace: was the container removed meanwhile?

@@ -27,6 +27,13 @@ pub trait Agent {
     /// Creates an endpoint; when it returns, its datapath is live.
     fn create_endpoint(&self, endpoint: &NewEndpoint) -> Result<()>;
 
+    /// The same, doing something else while the agent works, where that can be done without a thread; it is done before
+    /// otherwise. It is done at most once, and not at all where the agent can't be reached.
+    fn create_endpoint_while(&self, endpoint: &NewEndpoint, meanwhile: &mut dyn FnMut()) -> Result<()> {
+        meanwhile();
+        self.create_endpoint(endpoint)
+    }
+
     /// Deletes an attachment's endpoint, its host-side device and its addresses.
     fn delete_endpoint(&self, attachment: &Attachment) -> Result<()>;
 
@@ -55,6 +62,10 @@ impl<A: Agent + ?Sized> Agent for &A {
 
     fn create_endpoint(&self, endpoint: &NewEndpoint) -> Result<()> {
         (**self).create_endpoint(endpoint)
+    }
+
+    fn create_endpoint_while(&self, endpoint: &NewEndpoint, meanwhile: &mut dyn FnMut()) -> Result<()> {
+        (**self).create_endpoint_while(endpoint, meanwhile)
     }
 
     fn delete_endpoint(&self, attachment: &Attachment) -> Result<()> {
@@ -111,6 +122,8 @@ pub struct Allocation {
     pub gateway_v4: Option<Ipv4Addr>,
     /// The gateway of IPv6.
     pub gateway_v6: Option<Ipv6Addr>,
+    /// The node's settings, where the agent tells them along with the addresses; otherwise they are asked for.
+    pub settings: Option<NodeSettings>,
 }
 
 impl Allocation {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::agent::{Agent, AllocatedAddress, Allocation, AttachedEndpoint, EndpointHealth, NewEndpoint, NodeSettings};
 use super::attachment::Attachment;
 use crate::api::{
-    AddressPair, Client, EndpointChangeRequest, EndpointDatapathConfiguration, EndpointHealthStatus, EndpointKey,
-    EndpointState, IpamRequest, IpamResponse, StatusState,
+    AddressPair, Client, DeviceSettings, EndpointChangeRequest, EndpointDatapathConfiguration, EndpointHealthStatus,
+    EndpointKey, EndpointState, IpamRequest, IpamResponse, StatusState,
 };
 use crate::endpoint::veth::OffloadLimits;
 use crate::{Error, Result};
@@ -25,18 +25,15 @@ pub struct HttpAgent {
 impl HttpAgent {
     /// The agent that listens on a socket. No connection is made yet.
     pub fn new(socket: &Path) -> Self {
-        Self { client: Client::builder(socket).request_timeout(Some(REQUEST_TIMEOUT)).build() }
+        Self { client: Client::builder(socket).request_timeout(Some(REQUEST_TIMEOUT)).plain().build() }
     }
 
     fn lacking(&self, what: &str) -> Error {
         Error::Corrupt { path: self.client.socket().to_owned(), reason: format!("the agent's answer lacks {what}") }
     }
-}
 
-impl Agent for HttpAgent {
-    fn settings(&self) -> Result<NodeSettings> {
-        let status = self.client.config()?.status;
-        if let Some(mode) = status.datapath_mode.as_deref().filter(|mode| *mode != "veth") {
+    fn node_settings(&self, settings: DeviceSettings) -> Result<NodeSettings> {
+        if let Some(mode) = settings.datapath_mode.as_deref().filter(|mode| *mode != "veth") {
             return Err(Error::Unsupported {
                 feature: "the agent's datapath mode",
                 remedy: format!("it is {mode:?}, this plugin makes veth pairs").into(),
@@ -44,20 +41,30 @@ impl Agent for HttpAgent {
         }
         let needed = |mtu: u32, name| if mtu == 0 { Err(self.lacking(name)) } else { Ok(mtu) };
         Ok(NodeSettings {
-            device_mtu: needed(status.device_mtu, "deviceMTU")?,
-            route_mtu: needed(status.route_mtu, "routeMTU")?,
+            device_mtu: needed(settings.device_mtu, "deviceMTU")?,
+            route_mtu: needed(settings.route_mtu, "routeMTU")?,
             offload: OffloadLimits {
-                gro: status.gro_max_size,
-                gso: status.gso_max_size,
-                gro_ipv4: status.gro_ipv4_max_size,
-                gso_ipv4: status.gso_ipv4_max_size,
+                gro: settings.gro_max_size,
+                gso: settings.gso_max_size,
+                gro_ipv4: settings.gro_ipv4_max_size,
+                gso_ipv4: settings.gso_ipv4_max_size,
             },
         })
     }
+}
+
+impl Agent for HttpAgent {
+    fn settings(&self) -> Result<NodeSettings> {
+        self.node_settings(self.client.config()?.status.into())
+    }
 
     fn allocate(&self, owner: &str) -> Result<Allocation> {
-        let request = IpamRequest { owner: owner.to_owned(), expiring: true, ..IpamRequest::default() };
-        let allocation = allocation(self.client.allocate(&request)?);
+        let request =
+            IpamRequest { owner: owner.to_owned(), expiring: true, device_settings: true, ..IpamRequest::default() };
+        let mut answer = self.client.allocate(&request)?;
+        // what is of no use is asked for once more, and refused when there is something to undo with
+        let settings = answer.device_settings.take().and_then(|settings| self.node_settings(settings).ok());
+        let allocation = allocation(answer);
         if allocation.addresses.is_empty() {
             return Err(self.lacking("an address"));
         }
@@ -70,7 +77,7 @@ impl Agent for HttpAgent {
                 return Err(self.lacking("a gateway (host-addressing)"));
             }
         }
-        Ok(allocation)
+        Ok(Allocation { settings, ..allocation })
     }
 
     fn release(&self, address: &AllocatedAddress) -> Result<()> {
@@ -78,7 +85,11 @@ impl Agent for HttpAgent {
     }
 
     fn create_endpoint(&self, endpoint: &NewEndpoint) -> Result<()> {
-        self.client.create_endpoint(&change_request(endpoint)).map(drop)
+        self.create_endpoint_while(endpoint, &mut || ())
+    }
+
+    fn create_endpoint_while(&self, endpoint: &NewEndpoint, meanwhile: &mut dyn FnMut()) -> Result<()> {
+        self.client.add_endpoint(&change_request(endpoint), meanwhile)
     }
 
     fn delete_endpoint(&self, attachment: &Attachment) -> Result<()> {
@@ -130,7 +141,7 @@ fn key(attachment: &Attachment) -> EndpointKey {
 }
 
 fn allocation(answer: IpamResponse) -> Allocation {
-    let IpamResponse { address, host_addressing, ipv4, ipv6 } = answer;
+    let IpamResponse { address, host_addressing, ipv4, ipv6, .. } = answer;
     let mut addresses = Vec::with_capacity(2);
     if let Some(ip) = address.ipv4 {
         let expiration = ipv4.as_ref().and_then(|ipv4| ipv4.expiration_uuid.clone()).unwrap_or_default();
@@ -156,7 +167,7 @@ fn allocation(answer: IpamResponse) -> Allocation {
         IpAddr::V4(_) => None,
         IpAddr::V6(ip) => Some(ip),
     });
-    Allocation { addresses, gateway_v4, gateway_v6 }
+    Allocation { addresses, gateway_v4, gateway_v6, settings: None }
 }
 
 fn change_request(endpoint: &NewEndpoint) -> EndpointChangeRequest {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::add::Place;
 use super::agent::Agent;
 use super::conf::NetConf;
 use super::env::{Command, Environment};
@@ -32,7 +33,7 @@ pub fn main(about: About) -> ExitCode {
         return explain(about, &argument);
     }
     let environment = |name: &str| env::var_os(name);
-    let outcome = serve(environment, io::stdin().lock(), |conf| {
+    let outcome = serve_in(Place::Own, environment, io::stdin().lock(), |conf| {
         if let Err(error) = logging::start(conf.log_file.as_deref(), conf.log_level, subject(environment)) {
             // no reason to leave a container without a network
             let _ = writeln!(io::stderr(), "{}: {error}", about.name);
@@ -95,6 +96,15 @@ pub fn serve<A: Agent>(
     input: impl Read,
     connect: impl FnOnce(&NetConf) -> A,
 ) -> Result<Outcome, Failure> {
+    serve_in(Place::Shared, environment, input, connect)
+}
+
+fn serve_in<A: Agent>(
+    place: Place,
+    environment: impl Fn(&str) -> Option<OsString>,
+    input: impl Read,
+    connect: impl FnOnce(&NetConf) -> A,
+) -> Result<Outcome, Failure> {
     let early = |error| Failure { error, version: CniVersion::LATEST };
     let Some(environment) = Environment::parse(environment).map_err(early)? else { return Ok(Outcome::NobodyCalls) };
     if environment.command == Command::Version {
@@ -105,10 +115,11 @@ pub fn serve<A: Agent>(
     let version = version.unwrap_or(CniVersion::LATEST);
     let late = |error| Failure { error, version };
     let conf = NetConf::parse(&config).map_err(late)?;
-    execute(&environment, &conf, connect).map_err(late)
+    execute(place, &environment, &conf, connect).map_err(late)
 }
 
 fn execute<A: Agent>(
+    place: Place,
     environment: &Environment,
     conf: &NetConf,
     connect: impl FnOnce(&NetConf) -> A,
@@ -127,7 +138,7 @@ fn execute<A: Agent>(
     let netns = || environment.netns.as_deref().ok_or_else(incomplete);
     match command {
         Command::Add => {
-            let result = add::add(&agent, conf, attachment()?, netns()?, &environment.args)?;
+            let result = add::add(place, &agent, conf, attachment()?, netns()?, &environment.args)?;
             return Ok(Outcome::Result(result.to_json(conf.version)));
         }
         Command::Del => del::del(&agent, conf, attachment()?)?,

@@ -14,6 +14,7 @@ use super::reference::EndpointRef;
 use super::removal::Removal;
 use super::spec::EndpointSpec;
 use super::state::EndpointState;
+use super::stock::{STOCK, Stocker};
 use super::store::Store;
 use super::table::{Entry, Table};
 use super::timings::{Stage, Timings};
@@ -31,14 +32,17 @@ pub struct EndpointManager {
     pub(super) store: Store,
     pub(super) table: Mutex<Table>,
     pub(super) reaper: Reaper,
+    stocker: Stocker,
 }
 
 impl EndpointManager {
     /// Opens the endpoints on disk and brings those whose devices exist into force again. Nothing is removed: endpoints
     /// whose devices are gone stay, not ready, until [`collect`](Self::collect).
     pub(crate) fn open(state_dir: &Path, wiring: Wiring) -> Result<Self> {
-        let manager = Self { wiring, store: Store::open(state_dir)?, table: Mutex::default(), reaper: Reaper::new()? };
+        let (store, reaper) = (Store::open(state_dir)?, Reaper::new()?);
+        let manager = Self { wiring, store, table: Mutex::default(), reaper, stocker: Stocker::default() };
         restoration::restore(&manager)?;
+        manager.restock();
         Ok(manager)
     }
 
@@ -51,6 +55,7 @@ impl EndpointManager {
     /// done until then is undone.
     pub fn create(&self, spec: EndpointSpec) -> Result<Endpoint> {
         let entry = creation::create(self, &spec)?;
+        self.restock();
         let endpoint = entry.snapshot();
         info!("endpoint {} ({}) is live after {:?}", endpoint.id(), endpoint.record.name, endpoint.timings.total());
         Ok(endpoint)
@@ -200,6 +205,12 @@ impl EndpointManager {
             }
         }
         Ok(removed)
+    }
+
+    /// Policies in advance for the endpoints that come next.
+    fn restock(&self) {
+        let upcoming = self.table.lock().upcoming(STOCK);
+        self.stocker.refill(&self.wiring.enforcement, upcoming);
     }
 
     /// Waits until nobody else works on an endpoint; an error where it ended meanwhile.

@@ -17,6 +17,7 @@ mod removal;
 mod restoration;
 mod spec;
 mod state;
+mod stock;
 mod store;
 mod table;
 mod timings;

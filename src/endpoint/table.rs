@@ -107,9 +107,7 @@ impl Table {
                 detail: format!("it is endpoint {id}"),
             });
         }
-        let mut candidates = (1..=u16::MAX).filter_map(|step| EndpointId::new(self.last.wrapping_add(step)));
-        let free = candidates.find(|id| !self.entries.contains_key(id) && !self.reserved.contains_key(id));
-        let id = free.ok_or_else(|| Error::Full {
+        let id = self.free().next().ok_or_else(|| Error::Full {
             object: "the table of endpoints".to_owned(),
             limit: u16::MAX.into(),
             remedy: "delete endpoints".into(),
@@ -120,6 +118,16 @@ impl Table {
         }
         self.reserved.insert(id, attachment);
         Ok(id)
+    }
+
+    /// The next ids that will be given out, should none of the others become free before.
+    pub(super) fn upcoming(&self, count: usize) -> Vec<EndpointId> {
+        self.free().take(count).collect()
+    }
+
+    fn free(&self) -> impl Iterator<Item = EndpointId> {
+        let candidates = (1..=u16::MAX).filter_map(|step| EndpointId::new(self.last.wrapping_add(step)));
+        candidates.filter(|id| !self.entries.contains_key(id) && !self.reserved.contains_key(id))
     }
 
     /// Gives up what was reserved and did not become an endpoint.
@@ -192,6 +200,7 @@ mod tests {
         let error = table.reserve(key.clone()).expect_err("taken");
         assert_eq!(error.to_string(), "endpoint of container c1:eth0 already exists (it is endpoint 1)");
         table.unreserve(first);
+        assert_eq!(table.upcoming(2).iter().map(|id| id.get()).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(table.reserve(key).expect("free again").get(), 2, "an id just freed comes last");
     }
 

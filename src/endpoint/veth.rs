@@ -17,7 +17,6 @@
 //! Each pair costs one request on the host and one system call inside the namespace; nothing in it waits for RCU.
 
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::thread;
@@ -127,6 +126,10 @@ impl<'a> VethSpec<'a> {
             gro_max_size: limit(self.offload.gro),
             gso_ipv4_max_size: limit(self.offload.gso_ipv4),
             gro_ipv4_max_size: limit(self.offload.gro_ipv4),
+            // One of each is all that is used in either case. Unless asked for one, the kernel makes one for each CPU and takes
+            // the others out of use again, which costs an RCU wait on each side (`veth_init_queues` in drivers/net/veth.c).
+            tx_queues: Some(1),
+            rx_queues: Some(1),
             ..DeviceSpec::default()
         }
     }
@@ -218,10 +221,7 @@ impl Veth {
     }
 
     fn prepare_host_side(&self, host: &Socket, alias: Option<&str>) -> Result<()> {
-        if let Some(alias) = alias {
-            host.link_set(self.host_ifindex, &LinkChange { alias: Some(alias), ..LinkChange::default() })?;
-        }
-        write_setting(&format!("ipv4/conf/{}/rp_filter", self.host_ifname), "0")
+        host.link_set(self.host_ifindex, &LinkChange { alias, rp_filter: Some(0), ..LinkChange::default() })
     }
 }
 
@@ -289,21 +289,34 @@ impl<'a> PodNetwork<'a> {
     ///
     /// The kernel's, of the first step that failed; what was configured stays until the device is deleted.
     pub fn configure(&self, netns: &NetNs) -> Result<()> {
-        let requests = self.requests()?;
-        netns.run(|| {
-            if self.ipv6.is_some() {
-                enable_ipv6(self.ifname)?;
-            }
-            let socket = Socket::open()?;
-            socket.execute_all(&requests)?;
-            match self.ipv6 {
-                Some((address, _)) => wait_until_local(&socket, address),
-                None => Ok(()),
-            }
-        })?
+        netns.run(|| self.configure_here()?.wait())?
     }
 
-    fn requests(&self) -> Result<Vec<Request>> {
+    /// The same for the namespace that the calling thread is in; what is left to wait for the caller can put off.
+    pub fn configure_here(&self) -> Result<Settling> {
+        let socket = Socket::open()?;
+        let mut requests = self.device_requests()?;
+        if let Some((address, gateway)) = self.ipv4 {
+            requests.append(&mut self.family_requests(address.into(), gateway.into())?);
+        }
+        let before_ipv6 = requests.len();
+        if let Some((address, gateway)) = self.ipv6 {
+            requests.append(&mut self.family_requests(address.into(), gateway.into())?);
+        }
+        let mut outcomes = socket.outcomes(&requests)?;
+        let of_ipv6: Result<()> = outcomes.drain(before_ipv6..).collect();
+        outcomes.into_iter().collect::<Result<()>>()?;
+        match of_ipv6 {
+            Err(error) if error.errno() == Some(libc::EACCES) => {
+                enable_ipv6(self.ifname)?;
+                socket.execute_all(requests.get(before_ipv6..).unwrap_or_default())?;
+            }
+            outcome => outcome?,
+        }
+        Ok(Settling { socket, address: self.ipv6.map(|(address, _)| address) })
+    }
+
+    fn device_requests(&self) -> Result<Vec<Request>> {
         let mut requests = Vec::with_capacity(11);
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         if let Some(loopback) = IfIndex::new(LOOPBACK) {
@@ -313,21 +326,41 @@ impl<'a> PodNetwork<'a> {
         if let Some(name) = self.alt_name {
             requests.push(Request::link_add_alt_name(self.ifindex, name)?);
         }
-        let ipv4 = self.ipv4.map(|(address, gateway)| (IpAddr::V4(address), IpAddr::V4(gateway)));
-        let ipv6 = self.ipv6.map(|(address, gateway)| (IpAddr::V6(address), IpAddr::V6(gateway)));
-        for (address, gateway) in ipv4.into_iter().chain(ipv6) {
-            let device = self.ifindex;
-            requests.push(Request::address_add(&AddressSpec::new(device, host_network(address)))?);
-            requests.push(Request::neighbour_set(&NeighbourSpec { device, address: gateway, mac: self.gateway_mac })?);
-            let to_gateway = RouteSpec::new(host_network(gateway)).device(device).scope(Scope::Link);
-            requests.push(Request::route_add(&to_gateway)?);
-            let mut by_gateway = RouteSpec::new(everything(gateway)?).device(device).gateway(gateway);
-            if let Some(mtu) = self.route_mtu {
-                by_gateway = by_gateway.mtu(mtu);
-            }
-            requests.push(Request::route_add(&by_gateway)?);
-        }
         Ok(requests)
+    }
+
+    fn family_requests(&self, address: IpAddr, gateway: IpAddr) -> Result<Vec<Request>> {
+        let device = self.ifindex;
+        let to_gateway = RouteSpec::new(host_network(gateway)).device(device).scope(Scope::Link);
+        let mut by_gateway = RouteSpec::new(everything(gateway)?).device(device).gateway(gateway);
+        if let Some(mtu) = self.route_mtu {
+            by_gateway = by_gateway.mtu(mtu);
+        }
+        Ok(vec![
+            Request::address_add(&AddressSpec::new(device, host_network(address)))?,
+            Request::neighbour_set(&NeighbourSpec { device, address: gateway, mac: self.gateway_mac })?,
+            Request::route_add(&to_gateway)?,
+            Request::route_add(&by_gateway)?,
+        ])
+    }
+}
+
+/// What the kernel does by itself after a device was configured.
+#[derive(Debug)]
+#[must_use = "packets that come before it is done are lost"]
+pub struct Settling {
+    socket: Socket,
+    address: Option<Ipv6Addr>,
+}
+
+impl Settling {
+    /// Waits until the pod can be reached by all its addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) after ten seconds.
+    pub fn wait(&self) -> Result<()> {
+        self.address.map_or(Ok(()), |address| wait_until_local(&self.socket, address))
     }
 }
 
@@ -386,28 +419,14 @@ fn random_mac() -> Result<MacAddr> {
     Ok(MacAddr::local_unicast(octets))
 }
 
-/// Runtimes switch IPv6 off in namespaces they make; a device then takes no address.
+/// Runtimes switch IPv6 off in namespaces they make; a device then takes no address (`EACCES`).
 fn enable_ipv6(ifname: &str) -> Result<()> {
-    let own = format!("ipv6/conf/{ifname}/disable_ipv6");
-    if read_setting(&own)? == "0" {
-        return Ok(());
-    }
     write_setting("ipv6/conf/all/disable_ipv6", "0")?;
-    write_setting(&own, "0")
+    write_setting(&format!("ipv6/conf/{ifname}/disable_ipv6"), "0")
 }
 
-/// Reads a setting of the calling thread's network namespace.
-fn read_setting(name: &str) -> Result<String> {
-    let path = format!("/proc/sys/net/{name}");
-    let text = fs::read_to_string(&path).map_err(|error| setting_error("read", &path, error))?;
-    Ok(text.trim().to_owned())
-}
-
+/// Writes a setting of the calling thread's network namespace.
 fn write_setting(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/{name}");
-    fs::write(&path, value).map_err(|error| setting_error("write", &path, error))
-}
-
-fn setting_error(op: &'static str, path: &str, error: io::Error) -> Error {
-    Error::system(op, path, error)
+    fs::write(&path, value).map_err(|error| Error::system("write", &path, error))
 }

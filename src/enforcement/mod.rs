@@ -11,6 +11,7 @@ mod patch;
 mod pins;
 mod policies;
 mod rows;
+mod spares;
 mod state;
 mod store;
 mod swap;

@@ -25,14 +25,19 @@ use crate::{EndpointId, Error, ErrorKind, Result, SecurityId};
 /// Threads may swap side by side. One process at a time is to have one for a folder.
 #[derive(Debug)]
 pub struct PolicyWriter {
-    outer: Arc<PolicyMaps>,
-    switches: Arc<Switches>,
-    pins: Pins,
-    limit: usize,
+    pub(super) outer: Arc<PolicyMaps>,
+    pub(super) switches: Arc<Switches>,
+    pub(super) pins: Pins,
+    pub(super) limit: usize,
     /// Held from the comparison with what is in force until the change is in place, not while programs are waited for.
-    in_force: Mutex<BTreeMap<EndpointId, PolicyRows>>,
+    pub(super) in_force: Mutex<InForce>,
+    /// Numbers that no endpoint has and whose slots have an empty policy. Locked while `in_force` is.
+    pub(super) spares: Mutex<BTreeSet<EndpointId>>,
     timings: Arc<Mutex<SwapTimings>>,
 }
+
+/// The policies in force.
+pub(super) type InForce = BTreeMap<EndpointId, PolicyRows>;
 
 /// A policy that is filled and pinned aside.
 type Prepared = (EndpointId, PolicyMap);
@@ -56,6 +61,7 @@ impl PolicyWriter {
             pins: Pins::new(folder),
             limit: Self::LIMIT,
             in_force: Mutex::default(),
+            spares: Mutex::default(),
             timings: Arc::default(),
         };
         writer.adopt()?;
@@ -113,6 +119,7 @@ impl PolicyWriter {
             }
             self.pins.remove(endpoint)?;
             in_force.remove(&endpoint);
+            self.spares.lock().remove(&endpoint);
         }
         let mut swap = self.nothing();
         if !present.is_empty() {
@@ -136,12 +143,20 @@ impl PolicyWriter {
         Ok(())
     }
 
-    /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was.
+    /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was. What an earlier process
+    /// had [in stock](Self::stock) goes, too, and was nobody's.
     pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) -> Result<Vec<EndpointId>> {
-        let mut known = self.pins.endpoints()?;
+        let pinned = self.pins.endpoints()?;
+        let mut known = pinned.clone();
         known.extend(self.outer.endpoints()?);
-        let stray: Vec<_> = known.into_iter().filter(|endpoint| !keep(*endpoint)).collect();
-        self.remove(stray.iter().copied())?.wait()?;
+        known.retain(|endpoint| !keep(*endpoint) && !self.spares.lock().contains(endpoint));
+        let mut stray = Vec::with_capacity(known.len());
+        for endpoint in &known {
+            if pinned.contains(endpoint) || !self.looks_spare(*endpoint)? {
+                stray.push(*endpoint);
+            }
+        }
+        self.remove(known)?.wait()?;
         Ok(stray)
     }
 
@@ -172,7 +187,7 @@ impl PolicyWriter {
 
     fn swap(
         &self,
-        in_force: &mut BTreeMap<EndpointId, PolicyRows>,
+        in_force: &mut InForce,
         policies: BTreeMap<EndpointId, PolicyRows>,
         unmapped: &BTreeSet<SecurityId>,
     ) -> Result<Swap> {
@@ -180,14 +195,30 @@ impl PolicyWriter {
         let mut changed: Vec<_> =
             policies.into_iter().filter(|(endpoint, rows)| in_force.get(endpoint) != Some(rows)).collect();
         self.timings.lock().unchanged += (total - changed.len()) as u64;
-        let patched = self.patch(in_force, &mut changed, unmapped)?;
         let mut swap = self.nothing();
-        swap.swapped = patched;
+        swap.swapped = self.patch(in_force, &mut changed, unmapped)?;
+        let spared = self.split_off_spared(in_force, &mut changed);
         if changed.is_empty() {
             swap.swapped.swap = start.elapsed();
-            self.note(&swap.swapped);
-            return Ok(swap);
+        } else {
+            self.replace_slots(in_force, changed, &mut swap)?;
         }
+        if !spared.is_empty() {
+            self.move_in(in_force, spared, &mut swap.swapped)?;
+        }
+        swap.swapped.endpoints.sort_unstable();
+        self.note(&swap.swapped);
+        Ok(swap)
+    }
+
+    /// Makes a map for each policy and puts them into the slots.
+    fn replace_slots(
+        &self,
+        in_force: &mut InForce,
+        changed: Vec<(EndpointId, PolicyRows)>,
+        swap: &mut Swap,
+    ) -> Result<()> {
+        let start = Instant::now();
         let prepared = self.prepare(&changed)?;
         let filled = Instant::now();
         let begun = swap::begin(&self.outer, Change::Replace(prepared));
@@ -196,19 +227,17 @@ impl PolicyWriter {
             self.switches.advance()?;
         }
         swap.swapped.endpoints.extend(changed.iter().map(|(endpoint, _)| *endpoint));
-        swap.swapped.endpoints.sort_unstable();
         swap.swapped.entries += changed.iter().map(|(_, rows)| rows.len()).sum::<usize>();
         (swap.swapped.fill, swap.swapped.swap) = (filled - start, filled.elapsed());
         self.settle(in_force, changed, done);
         swap.completion = begun?;
-        self.note(&swap.swapped);
-        Ok(swap)
+        Ok(())
     }
 
     /// Changes in place what can be, and leaves the others in `changed`.
     fn patch(
         &self,
-        in_force: &mut BTreeMap<EndpointId, PolicyRows>,
+        in_force: &mut InForce,
         changed: &mut Vec<(EndpointId, PolicyRows)>,
         unmapped: &BTreeSet<SecurityId>,
     ) -> Result<Swapped> {
@@ -269,7 +298,7 @@ impl PolicyWriter {
 
     /// How many entries the map for a policy takes: so many again, and some, for identities that come. What is not used takes
     /// no memory, because a trie's entries are made as they come.
-    fn size_for(entries: usize) -> u32 {
+    pub(super) fn size_for(entries: usize) -> u32 {
         u32::try_from(entries.saturating_mul(2).saturating_add(Self::SPARE)).unwrap_or(u32::MAX)
     }
 
@@ -281,12 +310,7 @@ impl PolicyWriter {
     }
 
     /// Notes what is in force, of which the first `done` are new, and lets the pins follow.
-    fn settle(
-        &self,
-        in_force: &mut BTreeMap<EndpointId, PolicyRows>,
-        changed: Vec<(EndpointId, PolicyRows)>,
-        done: usize,
-    ) {
+    fn settle(&self, in_force: &mut InForce, changed: Vec<(EndpointId, PolicyRows)>, done: usize) {
         for (index, (endpoint, rows)) in changed.into_iter().enumerate() {
             if index >= done {
                 self.discard(endpoint);
@@ -300,7 +324,7 @@ impl PolicyWriter {
         }
     }
 
-    fn discard(&self, endpoint: EndpointId) {
+    pub(super) fn discard(&self, endpoint: EndpointId) {
         if let Err(error) = self.pins.discard(endpoint) {
             warn!("endpoint {endpoint}: {error}");
         }

@@ -5,21 +5,22 @@ use neli::consts::nl::Nlmsg;
 use super::wire::{self, Frame, Verdict};
 use crate::Result;
 
-/// Requests sent together, with consecutive sequence numbers, each to be acknowledged.
+/// Requests sent together, with consecutive sequence numbers, of which the last is to be acknowledged.
+///
+/// The kernel works them off in their order and always says what failed, so that the end of the last one tells of all.
 #[derive(Debug)]
 pub(super) struct Pending {
     first: u32,
     verdicts: Vec<Option<Verdict>>,
-    open: usize,
 }
 
 impl Pending {
     pub(super) fn new(first: u32, count: usize) -> Self {
-        Self { first, verdicts: (0..count).map(|_| None).collect(), open: count }
+        Self { first, verdicts: (0..count).map(|_| None).collect() }
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.open == 0
+        self.verdicts.last().is_none_or(Option::is_some)
     }
 
     /// Takes a datagram; what is not an acknowledgement goes to `reply` with the number of the request it answers.
@@ -33,7 +34,6 @@ impl Pending {
                 continue;
             };
             if frame.is(Nlmsg::Error) {
-                self.open -= usize::from(verdict.is_none());
                 *verdict = Some(wire::error_verdict(&frame)?);
             } else if !frame.is(Nlmsg::Noop) {
                 reply(number, frame);
@@ -42,9 +42,9 @@ impl Pending {
         Ok(())
     }
 
-    /// One verdict for each request, in their order; `None` for those not answered.
-    pub(super) fn into_verdicts(self) -> Vec<Option<Verdict>> {
-        self.verdicts
+    /// One verdict for each request, in their order, once the last one is answered.
+    pub(super) fn into_verdicts(self) -> impl Iterator<Item = Verdict> {
+        self.verdicts.into_iter().map(Option::unwrap_or_default)
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Arphrd, Iff, Ifla, IflaInfo, RtAddrFamily, Rtm};
 use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder};
+use neli::types::{Buffer, RtBuffer};
 
 use super::link::{IFLA_GRO_IPV4_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE, signed};
 use super::names;
@@ -14,6 +15,11 @@ use crate::{Error, IfIndex, MacAddr, Result};
 
 /// The attribute of a veth's data that holds its peer (`VETH_INFO_PEER` of linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
+
+/// The attribute of IPv4's part that holds settings (`IFLA_INET_CONF` of linux/if_link.h), and one of these
+/// (`IPV4_DEVCONF_RP_FILTER` of linux/ip.h).
+const IFLA_INET_CONF: u16 = 1;
+const RP_FILTER: u16 = 8;
 
 /// A device to be created; what is `None` is left to the kernel.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +94,8 @@ pub struct LinkChange<'a> {
     pub netns: Option<BorrowedFd<'a>>,
     /// Whether neighbours are looked up by ARP and neighbour solicitations.
     pub arp: Option<bool>,
+    /// How IPv4 checks that the route back leads where a packet came from (`rp_filter`): 0 not at all, 1 strictly, 2 loosely.
+    pub rp_filter: Option<u32>,
     /// Longest packet that segmentation offload may build, in bytes.
     pub gso_max_size: Option<u32>,
     /// Longest packet that receive offload may build, in bytes (kernel 5.19).
@@ -121,6 +129,9 @@ impl Request {
         attributes.put_some(Ifla::Ifname, change.name.map(names::check_name).transpose()?)?;
         attributes.put_some(Ifla::Ifalias, change.alias)?;
         put_settings(&mut attributes, &change.settings())?;
+        if let Some(mode) = change.rp_filter {
+            attributes.put(Ifla::AfSpec, inet_setting(RP_FILTER, mode)?)?;
+        }
         let (mut flags, mut mask) = (Iff::empty(), Iff::empty());
         if let Some(up) = change.up {
             mask |= Iff::UP;
@@ -200,6 +211,17 @@ fn put_settings(attributes: &mut Attributes<Ifla>, settings: &Settings<'_>) -> R
     attributes.put_some(IFLA_GRO_MAX_SIZE, settings.gro_max_size)?;
     attributes.put_some(IFLA_GSO_IPV4_MAX_SIZE, settings.gso_ipv4_max_size)?;
     attributes.put_some(IFLA_GRO_IPV4_MAX_SIZE, settings.gro_ipv4_max_size)
+}
+
+/// A setting of IPv4, as `IFLA_AF_SPEC` holds it.
+fn inet_setting(setting: u16, value: u32) -> Result<RtBuffer<u16, Buffer>> {
+    let mut settings = Attributes::<u16>::new();
+    settings.put(setting, value)?;
+    let mut inet = Attributes::<u16>::new();
+    inet.put(IFLA_INET_CONF, settings.finish())?;
+    let mut families = Attributes::<u16>::new();
+    families.put(u16::from(libc::AF_INET as u8), inet.finish())?;
+    Ok(families.finish())
 }
 
 fn body(index: Option<IfIndex>, flags: Iff, mask: Iff, attributes: Attributes<Ifla>) -> Result<Ifinfomsg> {

@@ -15,7 +15,7 @@ use super::wire::Frame;
 use crate::netns::NetNs;
 use crate::{Error, Result};
 
-/// Requests sent in one datagram: as many acknowledgements fit into the socket's receive buffer.
+/// Requests sent in one datagram: should all of them fail, their errors fit into the socket's receive buffer.
 const BATCH: usize = 64;
 
 /// Bytes offered for a reply at first. The kernel makes the datagrams of a dump as large as it has seen offered, up to
@@ -161,9 +161,10 @@ impl Inner {
         let Some(named) = requests.first() else { return Ok(Vec::new()) };
         let first = self.seq.wrapping_add(1);
         let mut datagram = Vec::new();
-        for request in requests {
+        for (number, request) in requests.iter().enumerate() {
             self.seq = self.seq.wrapping_add(1);
-            datagram.append(&mut request.encode(request.flags() | NlmF::ACK, self.seq)?);
+            let ack = if number + 1 == requests.len() { NlmF::ACK } else { NlmF::empty() };
+            datagram.append(&mut request.encode(request.flags() | ack, self.seq)?);
         }
         self.send(&datagram).map_err(|error| named.system(error))?;
         let mut pending = Pending::new(first, requests.len());
@@ -173,7 +174,7 @@ impl Inner {
             pending.feed(datagram, |_, frame| reply(frame)).map_err(|cause| named.malformed(cause))?;
         }
         let verdicts = requests.iter().zip(pending.into_verdicts());
-        Ok(verdicts.filter_map(|(request, verdict)| Some(request.outcome(verdict?))).collect())
+        Ok(verdicts.map(|(request, verdict)| request.outcome(verdict)).collect())
     }
 
     /// Returns whether the objects are consistent.

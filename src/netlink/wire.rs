@@ -120,8 +120,8 @@ fn first_frame(datagram: &[u8]) -> Result<(Frame<'_>, &[u8])> {
     Ok((Frame { kind, flags, seq, body }, rest))
 }
 
-/// What the kernel says at the end of a request: `errno` 0 is success.
-#[derive(Debug, PartialEq, Eq)]
+/// What the kernel says at the end of a request: `errno` 0 is success, as is saying nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) errno: i32,
     pub(super) text: String,

@@ -27,10 +27,19 @@ pub struct State {
     /// The answer to a call of this name, once for each.
     pub failures: Vec<(&'static str, Error)>,
     pub unhealthy: bool,
+    /// Whether the settings come along with the addresses.
+    pub tells_settings: bool,
     pub calls: Vec<&'static str>,
     /// A namespace to be removed when this call comes.
     pub remove_at: Option<(&'static str, PathBuf)>,
 }
+
+/// The settings of the node.
+const SETTINGS: NodeSettings = NodeSettings {
+    device_mtu: 1500,
+    route_mtu: 1450,
+    offload: OffloadLimits { gro: 0, gso: 0, gro_ipv4: 0, gso_ipv4: 0 },
+};
 
 #[derive(Default)]
 pub struct FakeAgent(Mutex<State>);
@@ -68,7 +77,7 @@ pub fn answered(status: u16) -> Error {
 impl Agent for FakeAgent {
     fn settings(&self) -> Result<NodeSettings> {
         drop(self.called("settings")?);
-        Ok(NodeSettings { device_mtu: 1500, route_mtu: 1450, offload: OffloadLimits::default() })
+        Ok(SETTINGS)
     }
 
     fn allocate(&self, _: &str) -> Result<Allocation> {
@@ -85,6 +94,7 @@ impl Agent for FakeAgent {
             addresses: addresses.map(allocated).into(),
             gateway_v4: Some(Ipv4Addr::new(10, 8, 0, 254)),
             gateway_v6: Some(Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 0xfe)),
+            settings: state.tells_settings.then_some(SETTINGS),
         })
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use podwire::api::{
     Endpoint, EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec,
     EndpointConfigurationStatus, EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, LabelConfiguration,
@@ -14,7 +15,7 @@ use podwire::endpoint::{self, EndpointRef};
 use podwire::{ErrorKind, Label, Labels};
 
 use super::Node;
-use super::reply::{MaybeSent, NOT_ONE_OF, Named, REQUIRED, Refusal, Reply, Sent, blocking, created};
+use super::reply::{Brevity, MaybeSent, NOT_ONE_OF, Named, REQUIRED, Refusal, Reply, Sent, blocking, created};
 use crate::agent::Agent;
 use crate::options::{AUDIT, parse_option, text_of};
 
@@ -39,7 +40,12 @@ pub(super) async fn get(State(agent): Node, name: Named) -> Reply<Json<Endpoint>
 }
 
 /// Creates an endpoint, which is in service when this answers.
-pub(super) async fn put(State(agent): Node, name: Named, Sent(wanted): Sent<EndpointChangeRequest>) -> Reply<Response> {
+pub(super) async fn put(
+    State(agent): Node,
+    name: Named,
+    brevity: Brevity,
+    Sent(wanted): Sent<EndpointChangeRequest>,
+) -> Reply<Response> {
     check_state(&wanted)?;
     if key(&name)? != EndpointKey::New {
         let message = format!("endpoint {:?}: the agent chooses the number: ask for cilium-local:0", name.0);
@@ -51,7 +57,10 @@ pub(super) async fn put(State(agent): Node, name: Named, Sent(wanted): Sent<Endp
         agent.metrics.regenerated(created_endpoint.as_ref().ok().map(|endpoint| &endpoint.timings));
         let endpoint = created_endpoint?;
         agent.monitor.endpoint("Endpoint created", &endpoint.record);
-        Ok(created(&Endpoint::of(&agent.datapath, &endpoint)))
+        Ok(match brevity {
+            Brevity::Minimal => StatusCode::CREATED.into_response(),
+            Brevity::Whole => created(&Endpoint::of(&agent.datapath, &endpoint)),
+        })
     })
     .await
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use podwire::ErrorKind;
-use podwire::api::IpamResponse;
+use podwire::api::{DeviceSettings, IpamResponse};
 use podwire::endpoint::EndpointRef;
 use podwire::ipam::{Families, Lifetime};
 
@@ -28,7 +28,8 @@ pub(super) async fn allocate(State(agent): Node, asked: Asked, headers: HeaderMa
             return Err(Refusal::coded(422, NOT_ONE_OF, "family in query should be one of [ipv4 ipv6]"));
         }
     };
-    let expires = headers.get("expiration").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let asks = |name| headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let (expires, devices) = (asks("expiration"), asks("device-settings"));
     let lifetime = if expires { Lifetime::UnlessClaimed(CLAIM_PERIOD) } else { Lifetime::Permanent };
     let owner = asked.one("owner").unwrap_or(NOBODY).to_owned();
     blocking(move || {
@@ -37,7 +38,8 @@ pub(super) async fn allocate(State(agent): Node, asked: Asked, headers: HeaderMa
             ErrorKind::Exhausted => Refusal::from(error).with_status(502),
             _ => error.into(),
         })?;
-        Ok(created(&IpamResponse::new(&allocation, ipam)))
+        let device_settings = devices.then(|| DeviceSettings::from(&*agent.datapath));
+        Ok(created(&IpamResponse { device_settings, ..IpamResponse::new(&allocation, ipam) }))
     })
     .await
 }

@@ -1,5 +1,8 @@
 //! Answers, refusals, and the reading of requests, all in the API's own form.
 
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -73,15 +76,13 @@ pub(super) fn created(body: &impl Serialize) -> Response {
     (StatusCode::CREATED, Json(body)).into_response()
 }
 
-/// Does blocking work outside of the threads that serve.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Reply<T> + Send + 'static) -> Reply<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(reply) => reply,
-        Err(cause) => {
-            log::error!("a request could not be handled: {cause}");
-            Err(Refusal::plain(500, "internal error: see the agent's log"))
-        }
-    }
+/// Does blocking work. It stays on its thread, and another one takes over what else that thread was to serve: a request is
+/// answered sooner than by handing the work back and forth.
+pub(super) async fn blocking<T>(work: impl FnOnce() -> Reply<T>) -> Reply<T> {
+    tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(work))).unwrap_or_else(|_| {
+        log::error!("a request could not be handled: its handler panicked");
+        Err(Refusal::plain(500, "internal error: see the agent's log"))
+    })
 }
 
 /// A JSON body. An empty one is refused.
@@ -159,6 +160,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Reply<Self> {
         let refuse = |rejection: PathRejection| Refusal::coded(400, 400, rejection.body_text());
         Path::<String>::from_request_parts(parts, state).await.map(|Path(name)| Self(name)).map_err(refuse)
+    }
+}
+
+/// How much of what it made a client wants to hear of (`Prefer: return=minimal`, RFC 7240).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brevity {
+    Whole,
+    Minimal,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Brevity {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let preferences = parts.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let minimal = preferences
+            .flat_map(|value| value.split(','))
+            .any(|wish| wish.trim().eq_ignore_ascii_case("return=minimal"));
+        Ok(if minimal { Self::Minimal } else { Self::Whole })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ureq::http::Method;
 
-use super::{Client, MonitorStream};
+use super::{Client, JSON, MonitorStream, encode_body};
 use crate::Result;
 use crate::api::{
     BpfMap, BpfMapList, ClusterNodes, DaemonConfiguration, DaemonConfigurationSpec, DebugInfo, Endpoint,
@@ -26,6 +26,8 @@ pub struct IpamRequest {
     pub pool: Option<String>,
     /// Whether the allocation ends by itself unless an endpoint claims it.
     pub expiring: bool,
+    /// Whether the answer is to say what to make devices by. Agents that do not know the question leave it out.
+    pub device_settings: bool,
 }
 
 impl Client {
@@ -54,8 +56,9 @@ impl Client {
             query.add("pool", pool);
         }
         let path = query.after("/v1/ipam");
-        let headers: &[_] = if request.expiring { &[("expiration", "true")] } else { &[] };
-        let answer = self.send(Method::POST, &path, headers, &[0u8; 0])?;
+        let wishes = [("expiration", request.expiring), ("device-settings", request.device_settings)];
+        let headers: Vec<_> = wishes.iter().filter(|(_, wished)| *wished).map(|(name, _)| (*name, "true")).collect();
+        let answer = self.send(Method::POST, &path, &headers, Some(&[]))?;
         self.read(&Method::POST, &path, answer)
     }
 
@@ -67,7 +70,7 @@ impl Client {
             query.add("pool", pool);
         }
         let path = query.after(&format!("/v1/ipam/{address}"));
-        self.send(Method::POST, &path, &[], &[0u8; 0]).map(drop)
+        self.send(Method::POST, &path, &[], Some(&[])).map(drop)
     }
 
     /// Releases this address.
@@ -76,7 +79,7 @@ impl Client {
         if let Some(pool) = pool {
             query.add("pool", pool);
         }
-        self.send(Method::DELETE, &query.after(&format!("/v1/ipam/{address}")), &[], ()).map(drop)
+        self.send(Method::DELETE, &query.after(&format!("/v1/ipam/{address}")), &[], None).map(drop)
     }
 
     /// All endpoints that have these labels.
@@ -97,6 +100,15 @@ impl Client {
         self.submit(Method::PUT, &endpoint_path(&EndpointKey::New, ""), request)
     }
 
+    /// The same, without asking how the endpoint looks, and doing something else while a [plain](super::ClientBuilder::plain)
+    /// client waits; with others it is done before.
+    pub fn add_endpoint(&self, request: &EndpointChangeRequest, mut meanwhile: impl FnMut()) -> Result<()> {
+        let path = endpoint_path(&EndpointKey::New, "");
+        let body = encode_body(&path, request)?;
+        let headers = [JSON, ("prefer", "return=minimal")];
+        self.send_while(Method::PUT, &path, &headers, Some(&body), &mut meanwhile).map(drop)
+    }
+
     /// Changes an endpoint.
     pub fn change_endpoint(&self, key: &EndpointKey, request: &EndpointChangeRequest) -> Result<()> {
         self.send_json(Method::PATCH, &endpoint_path(key, ""), request).map(drop)
@@ -110,7 +122,7 @@ impl Client {
 
     /// Removes an endpoint.
     pub fn delete_endpoint(&self, key: &EndpointKey) -> Result<()> {
-        self.send(Method::DELETE, &endpoint_path(key, ""), &[], ()).map(drop)
+        self.send(Method::DELETE, &endpoint_path(key, ""), &[], None).map(drop)
     }
 
     /// Removes all endpoints of a container.
@@ -152,7 +164,7 @@ impl Client {
     /// The node's status; only the agent as a whole when `brief`.
     pub fn status(&self, brief: bool) -> Result<StatusResponse> {
         let headers = [("brief", if brief { "true" } else { "false" })];
-        let answer = self.send(Method::GET, "/v1/healthz", &headers, ())?;
+        let answer = self.send(Method::GET, "/v1/healthz", &headers, None)?;
         self.read(&Method::GET, "/v1/healthz", answer)
     }
 
@@ -197,7 +209,7 @@ impl Client {
         for (name, value) in filter.query() {
             query.add(name, &value);
         }
-        let answer = self.send(Method::GET, &query.after("/v1/monitor"), &[], ())?;
+        let answer = self.stream(Method::GET, &query.after("/v1/monitor"))?;
         Ok(MonitorStream::new(answer, self.socket.clone()))
     }
 

@@ -25,7 +25,8 @@ impl Client {
     ///
     /// `InvalidInput` with the paths of the fields that are wrong; nothing of the document is applied then.
     pub fn import_policy(&self, document: &str) -> Result<Policy> {
-        let answer = self.send(Method::PUT, POLICY, &[("content-type", "application/yaml")], document)?;
+        let answer =
+            self.send(Method::PUT, POLICY, &[("content-type", "application/yaml")], Some(document.as_bytes()))?;
         self.read(&Method::PUT, POLICY, answer)
     }
 

@@ -53,7 +53,7 @@ impl Connector for UnixConnector {
 }
 
 impl UnixConnector {
-    fn connect_patiently(&self) -> io::Result<UnixStream> {
+    pub(super) fn connect_patiently(&self) -> io::Result<UnixStream> {
         let deadline = Instant::now() + self.wait_for_agent;
         loop {
             match connect(&self.socket, self.connect_timeout) {
@@ -127,11 +127,16 @@ impl Transport for UnixTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // An idle connection has nothing to read; anything else means that the agent closed it or sent rubbish.
-        let mut byte = [0];
-        let flags = net::RecvFlags::PEEK | net::RecvFlags::DONTWAIT;
-        matches!(net::recv(&self.stream, &mut byte, flags), Err(Errno::AGAIN))
+        is_idle(&self.stream)
     }
+}
+
+/// Whether a connection can be used again. One that can has nothing to read; anything else means that the agent closed it
+/// or sent rubbish.
+pub(super) fn is_idle(stream: &UnixStream) -> bool {
+    let mut byte = [0];
+    let flags = net::RecvFlags::PEEK | net::RecvFlags::DONTWAIT;
+    matches!(net::recv(stream, &mut byte, flags), Err(Errno::AGAIN))
 }
 
 /// The limit for one read or write; `None` for no limit.

@@ -40,6 +40,7 @@ impl IpamResponse {
         };
         Self {
             address,
+            device_settings: None,
             host_addressing: NodeAddressing::from(ipam),
             ipv4: details(allocation.ipv4.map(IpAddr::V4)),
             ipv6: details(allocation.ipv6.map(IpAddr::V6)),

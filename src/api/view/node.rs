@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::api::{
-    ClusterNodes, DaemonConfigurationStatus, Identity, IdentityEndpoints, IpListEntry, IpListEntryMetadata,
-    NodeAddressing, NodeAddressingElement, NodeElement,
+    ClusterNodes, DaemonConfigurationStatus, DeviceSettings, Identity, IdentityEndpoints, IpListEntry,
+    IpListEntryMetadata, NodeAddressing, NodeAddressingElement, NodeElement,
 };
 use crate::endpoint::EndpointRecord;
 use crate::ipcache::{Peer, Source};
@@ -18,19 +18,34 @@ const AGGREGATION_LIMIT: u32 = 65_536;
 /// Where knowledge about addresses comes from: this node.
 const SOURCE: &str = "local";
 
-impl From<&Datapath> for DaemonConfigurationStatus {
-    /// What a CNI plugin needs to know; options are the caller's to add.
+impl From<&Datapath> for DeviceSettings {
     fn from(datapath: &Datapath) -> Self {
         Self {
             gro_ipv4_max_size: AGGREGATION_LIMIT,
             gro_max_size: AGGREGATION_LIMIT,
             gso_ipv4_max_size: AGGREGATION_LIMIT,
             gso_max_size: AGGREGATION_LIMIT,
-            addressing: Some(NodeAddressing::from(datapath.ipam())),
             datapath_mode: Some("veth".to_owned()),
             device_mtu: datapath.node().mtu,
-            ipam_mode: Some("kubernetes".to_owned()),
             route_mtu: datapath.node().mtu,
+        }
+    }
+}
+
+impl From<&Datapath> for DaemonConfigurationStatus {
+    /// What a CNI plugin needs to know; options are the caller's to add.
+    fn from(datapath: &Datapath) -> Self {
+        let devices = DeviceSettings::from(datapath);
+        Self {
+            gro_ipv4_max_size: devices.gro_ipv4_max_size,
+            gro_max_size: devices.gro_max_size,
+            gso_ipv4_max_size: devices.gso_ipv4_max_size,
+            gso_max_size: devices.gso_max_size,
+            addressing: Some(NodeAddressing::from(datapath.ipam())),
+            datapath_mode: devices.datapath_mode,
+            device_mtu: devices.device_mtu,
+            ipam_mode: Some("kubernetes".to_owned()),
+            route_mtu: devices.route_mtu,
             ..Self::default()
         }
     }

@@ -58,7 +58,7 @@ impl PolicyMaps {
         self.map.delete(&endpoint.get().into())
     }
 
-    /// The endpoints that have a policy.
+    /// The endpoints that have a policy, and those to come whose policy is still empty.
     pub fn endpoints(&self) -> Result<Vec<EndpointId>> {
         let slots = self.map.entries()?;
         Ok(slots.into_iter().filter_map(|(slot, _)| EndpointId::new(u16::try_from(slot).ok()?)).collect())
