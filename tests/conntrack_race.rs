@@ -20,6 +20,10 @@ use podwire::tables::{Connection, CtMap, CtState};
 static REVIVE: ObjectImage<'static> =
     ObjectImage::new("revive", include_bytes!(concat!(env!("OUT_DIR"), "/revive.bpf.o")));
 
+fn table(buckets: u32, entries: u32) -> Table {
+    Table::with(buckets, entries, &[bpf::object("revive", REVIVE)])
+}
+
 /// `struct revive` of tests/bpf/revive.bpf.c
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
@@ -108,7 +112,7 @@ fn stand_where_they_belong(table: &CtMap) {
 #[test]
 fn a_connection_that_is_to_live_is_never_removed() {
     // So large that no bucket is ever full: what is missing was removed, and did not have to make room.
-    let table = Table::with(CONNECTIONS, 8 * CONNECTIONS, &[REVIVE]);
+    let table = table(CONNECTIONS, 8 * CONNECTIONS);
     let (written, removed) = race(&table, enough(), |work| work.lost > 0);
     for work in &written {
         assert_eq!(work.lost, 0, "connections were removed while they were to live: {work:?}");
@@ -124,7 +128,7 @@ fn a_connection_that_is_to_live_is_never_removed() {
 #[test]
 fn a_crowded_table_stays_in_order() {
     for (buckets, entries) in [(CONNECTIONS / 8, CONNECTIONS), (CONNECTIONS, CONNECTIONS / 2)] {
-        let table = Table::with(buckets, entries, &[REVIVE]);
+        let table = table(buckets, entries);
         let (written, _) = race(&table, enough() / 10, |_| false);
         assert!(written.iter().any(|work| work.lost > 0), "nobody had to make room: {written:?}");
         table.check_order();

@@ -1,6 +1,7 @@
 //! A directory of pins for one test, and the objects to load.
 #![allow(dead_code, unreachable_pub, reason = "every test program compiles all of this and uses some")]
 
+use std::env;
 use std::fs;
 use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,15 @@ use podwire::program::{ObjectImage, ProgramSet};
 /// tests/bpf/probe.bpf.c
 pub static PROBE: ObjectImage<'static> =
     ObjectImage::new("probe", include_bytes!(concat!(env!("OUT_DIR"), "/probe.bpf.o")));
+
+/// An object that is under test: as it was built, or the one from the folder `PODWIRE_TEST_OBJECTS`, where scripts/mutations.sh puts
+/// those that are wrong on purpose.
+pub fn object(name: &'static str, own: ObjectImage<'static>) -> ObjectImage<'static> {
+    let Some(folder) = env::var_os("PODWIRE_TEST_OBJECTS") else { return own };
+    let path = Path::new(&folder).join(format!("{name}.bpf.o"));
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    ObjectImage::new(name, bytes.leak())
+}
 
 /// A bpf root of its own, removed with every pin in it when the test ends.
 pub struct BpfRoot(PathBuf);

@@ -10,7 +10,7 @@ use podwire::conntrack::{Conntrack, CtFilter, ticks_per_second};
 use podwire::program::{Constants, Loader, ObjectImage, ProgramSet, embedded};
 use podwire::tables::{Connection, CtDirection, CtPath, CtState, FlowTuple, HashKeys, Protocol, Switches};
 
-use super::bpf::BpfRoot;
+use super::bpf::{BpfRoot, object};
 
 pub const COLLECT: &str = "podwire_ct_collect";
 
@@ -35,8 +35,8 @@ impl Table {
         let root = BpfRoot::new();
         let mut constants = Constants::new();
         constants.set("cfg_ticks_per_second", ticks_per_second());
-        let loader = Loader::new(root.maps()).object(embedded::CONNTRACK).constants(constants);
-        let loader = objects.iter().fold(loader, |loader, object| loader.object(*object));
+        let loader = Loader::new(root.maps()).object(object("conntrack", embedded::CONNTRACK)).constants(constants);
+        let loader = objects.iter().fold(loader, |loader, image| loader.object(*image));
         let loader = loader.max_entries("podwire_ct", entries).max_entries("podwire_ct_index", buckets);
         let programs = loader.load_or_adopt(&root.programs()).expect("the programs load");
         let switches = Switches::open_pinned(root.maps()).expect("pinned");

@@ -24,7 +24,7 @@ mod outcome;
 
 pub(crate) use outcome::*;
 
-use crate::bpf::BpfRoot;
+use crate::bpf::{BpfRoot, object};
 use crate::packets::{self, Mac, Upper};
 
 pub(crate) const FROM_CONTAINER: &str = "cil_from_container";
@@ -159,15 +159,6 @@ pub(crate) fn key6(address: Ipv6Addr) -> EndpointKey {
 static PRELUDE: ObjectImage<'static> =
     ObjectImage::new("prelude", include_bytes!(concat!(env!("OUT_DIR"), "/prelude.bpf.o")));
 
-/// An object of the node: the crate's own, or one from the folder `PODWIRE_TEST_OBJECTS`, where scripts/mutations.sh puts those
-/// that are wrong on purpose.
-fn node_object(name: &'static str, own: ObjectImage<'static>) -> ObjectImage<'static> {
-    let Some(folder) = std::env::var_os("PODWIRE_TEST_OBJECTS") else { return own };
-    let path = std::path::Path::new(&folder).join(format!("{name}.bpf.o"));
-    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    ObjectImage::new(name, bytes.leak())
-}
-
 /// What the kernel allows the tests no other way: see tests/bpf/prelude.bpf.c.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Prepare {
@@ -213,10 +204,10 @@ impl Setup {
     pub(crate) fn load(self) -> Datapath {
         let root = BpfRoot::new();
         let mut loader = Loader::new(root.maps())
-            .object(node_object("lxc", embedded::LXC))
-            .object(node_object("host", embedded::HOST))
-            .object(node_object("netdev", embedded::NETDEV))
-            .object(node_object("conntrack", embedded::CONNTRACK))
+            .object(object("lxc", embedded::LXC))
+            .object(object("host", embedded::HOST))
+            .object(object("netdev", embedded::NETDEV))
+            .object(object("conntrack", embedded::CONNTRACK))
             .object(PRELUDE)
             .constants(self.constants);
         if let Some(bytes) = self.ring_bytes {
