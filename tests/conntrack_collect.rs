@@ -8,6 +8,7 @@ mod conntrack;
 
 use std::cell::Cell;
 use std::env;
+use std::hint;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -200,6 +201,43 @@ fn entries_that_come_and_go_confuse_nobody() {
     let left = table.numbers();
     assert!(left.iter().all(|number| *number >= DEAD), "dead ones are left");
     assert_eq!(left.iter().filter(|number| **number < DEAD + LIVE).count(), LIVE as usize);
+}
+
+/// Both find the same connection, and one of them is later at its lock.
+#[test]
+fn two_that_remove_the_same_at_the_same_time_remove_it_once() {
+    const ROUNDS: u32 = 50;
+    const CONNECTIONS: u32 = 1000;
+    let table = Table::new(512);
+    let (begun, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let everything = || u64::from(collect(&table, 0, u32::MAX, true).removed);
+    let removed: u64 = thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        let other = scope.spawn(|| {
+            let mut removed = 0;
+            for round in 1..=u64::from(ROUNDS) {
+                // Awake, so that both begin at once.
+                while begun.load(Ordering::Acquire) < round && !stop.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+                removed += everything();
+                done.store(round, Ordering::Release);
+            }
+            removed
+        });
+        let mut removed = 0;
+        for round in 1..=ROUNDS {
+            table.write((round * CONNECTIONS..(round + 1) * CONNECTIONS).map(|number| (number, ALIVE, ALIVE)));
+            begun.store(round.into(), Ordering::Release);
+            removed += everything();
+            while done.load(Ordering::Acquire) < round.into() {
+                thread::yield_now();
+            }
+        }
+        removed + other.join().expect("no panic")
+    });
+    table.check_order();
+    assert_eq!(removed + table.numbers().len() as u64, u64::from(ROUNDS * CONNECTIONS));
 }
 
 #[test]

@@ -7,9 +7,10 @@ mod conntrack;
 
 use std::mem::size_of;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use conntrack::{Table, tuple};
+use conntrack::{Table, number, tuple};
 use podwire::abi::CtDir;
 use podwire::maps::MmapArray;
 use podwire::tables::{Connection, CtFlags, CtMap, CtPath, CtState, FlowTuple, Protocol, Switches};
@@ -94,6 +95,40 @@ fn an_entry_that_changes_is_left_out_and_the_others_are_read() {
         }
         assert!(connections.entry(&key).expect("readable").is_some());
     }
+}
+
+/// Each connection says in its counters which one it is: what belongs to two of them is never read as one.
+#[test]
+fn an_entry_that_changes_hands_is_read_as_one_connection() {
+    let table = Table::new(1);
+    let marked = |number: u32| Connection {
+        forward: path(number.into(), 11),
+        reply: path(number.into(), 12),
+        ..Connection::new(tuple(number))
+    };
+    let over = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut seen = 0;
+            while !over.load(Ordering::Relaxed) {
+                let check = |connection: Connection| {
+                    let number: u64 = number(&connection.opener).into();
+                    assert_eq!((connection.forward.packets, connection.reply.packets), (number, number));
+                };
+                seen += table.conntrack.connections().for_each(check).expect("readable");
+            }
+            seen
+        });
+        for number in 0..50_000 {
+            table.conntrack.insert(&marked(number)).expect("there is always a place");
+            if reader.is_finished() {
+                break;
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.join().expect("no connection is mixed up with another")
+    });
+    assert!(seen > 0);
 }
 
 /// What was left behind in an entry that is free again is nobody's.

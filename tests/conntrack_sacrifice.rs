@@ -124,6 +124,24 @@ fn then_who_has_ended_or_never_got_an_answer_in_the_other_bucket() {
     assert_eq!(full.let_in(), (vec![(OTHER, 5)], OTHER));
 }
 
+/// Or whoever sends many first packets would know which of them is kept.
+#[test]
+fn among_those_who_never_got_an_answer_chance_decides() {
+    let table = Table::new(1);
+    let index = table.conntrack.connections().index();
+    let tags = || index.read(0).expect("the only bucket").tag;
+    (0..CT_WAYS as u32).for_each(|number| table.put(number, NEW, 9000));
+    let mut given_up = [0; CT_WAYS];
+    for number in 100..300 {
+        let before = tags();
+        table.put(number, NEW, 9000);
+        for (way, tag) in tags().into_iter().enumerate() {
+            given_up[way] += u32::from(tag != before[way]);
+        }
+    }
+    assert!(given_up.iter().all(|times| *times > 0), "{given_up:?}");
+}
+
 #[test]
 fn at_last_who_would_end_first_at_home() {
     let full = Full::new(with(&[(5, (OPEN, 1000)), (6, (CLOSING, 900))]), &with(&[(0, (OPEN, 100))]));
@@ -186,6 +204,20 @@ fn where_no_entry_is_free_neighbours_give_one_up() {
     let refused = table.conntrack.insert(&Connection::new(tuple(lonely))).expect_err("no entry in reach");
     assert_eq!(refused.kind(), podwire::ErrorKind::Exhausted);
     assert_eq!(table.numbers().len(), 3);
+}
+
+/// Behind the last bucket comes the first one.
+#[test]
+fn the_neighbours_of_the_last_buckets_are_the_first_ones() {
+    let table = Table::with(64, 1, &[]);
+    let at = |home, other| of(&table, home, other).next().expect("there is no end of them");
+    for (neighbour, home) in [(1, 62), (13, 62)] {
+        table.put(at(neighbour, 40), NEW, 9000);
+        let newcomer = at(home, 50);
+        table.put(newcomer, OPEN, 300);
+        assert_eq!(table.numbers(), [newcomer]);
+        assert!(table.conntrack.remove(&tuple(newcomer)).expect("removable"));
+    }
 }
 
 #[test]

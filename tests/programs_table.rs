@@ -14,6 +14,7 @@ mod packets;
 #[path = "common/rig/mod.rs"]
 mod rig;
 
+use std::collections::HashMap;
 use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -123,6 +124,18 @@ impl Node {
         entries
     }
 
+    /// Two ports of Web's whose connections have the same tag, in a table of one bucket.
+    fn of_one_tag(&self) -> [u16; 2] {
+        let mut seen = HashMap::new();
+        let both = (PORT..).find_map(|port| {
+            self.say(WEB, port);
+            let tag = self.rig.table.index().read(0).expect("the only bucket").tag[0];
+            self.rig.evict(&self.tuple(port).key().0);
+            seen.insert(tag, port).map(|first| [first, port])
+        });
+        both.expect("there are more ports than tags")
+    }
+
     fn away(&self, bucket: u32) -> u32 {
         self.rig.table.index().half_word(bucket, offset_of!(CtBucket, away)).expect("a bucket").load(Ordering::Relaxed)
     }
@@ -154,8 +167,8 @@ fn packets_find_their_connection_away_from_home() {
         let leads = |bucket| table.entries_of(bucket).expect("readable").iter().any(|entry| entry.key == key);
         let look = || (0..table.buckets()).filter(|bucket| leads(*bucket)).collect::<Vec<_>>();
         assert_eq!((look(), node.away(home)), (vec![other], 1));
-        // On the short way, and on the long one of another generation.
-        node.open(port);
+        // On the short way, which needs no lock, and on the long one of another generation.
+        node.while_locked(home, || node.while_locked(other, || node.open(port)));
         assert_eq!(node.counted(port), Some((2, 2)));
         node.world.next_generation();
         node.rig.install(&node.world);
@@ -169,6 +182,36 @@ fn packets_find_their_connection_away_from_home() {
         assert_eq!((node.counted(port), node.away(home)), (None, 0));
         node.open(port);
         assert_eq!((node.counted(port), look(), node.away(home)), (Some((1, 1)), vec![home], 0));
+        assert_eq!(node.rig.connection_errors(), 0);
+    });
+}
+
+#[test]
+fn every_place_of_a_bucket_is_found_on_the_short_way() {
+    on_a_node(1, |node| {
+        let ports = PORT..PORT + CT_WAYS as u16;
+        ports.clone().for_each(|port| node.open(port));
+        node.while_locked(0, || ports.clone().for_each(|port| node.open(port)));
+        for port in ports {
+            assert_eq!(node.counted(port), Some((2, 2)), "port {port}");
+        }
+        assert_eq!(node.rig.connection_errors(), 0);
+    });
+}
+
+/// A packet meets the other one's place first.
+#[test]
+fn connections_with_the_same_tag_are_told_apart() {
+    on_a_node(1, |node| {
+        let [first, second] = node.of_one_tag();
+        for round in 1..=3 {
+            node.open(first);
+            node.open(second);
+            assert_eq!((node.counted(first), node.counted(second)), (Some((round, round)), Some((round, round))));
+        }
+        node.rig.evict(&node.tuple(first).key().0);
+        node.open(second);
+        assert_eq!((node.counted(first), node.counted(second)), (None, Some((4, 4))));
         assert_eq!(node.rig.connection_errors(), 0);
     });
 }
@@ -216,8 +259,13 @@ fn packets_pass_while_a_lock_is_held_and_what_was_not_noted_is_counted() {
         });
         node.open(port);
         assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((3, 3)), 3));
-        // Whoever is at home needs no other lock.
-        node.while_locked(other, || node.open(port));
+        // Noted once, they take the short one again.
+        node.while_locked(home, || node.open(port));
         assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((4, 4)), 3));
+        // Whoever is at home needs no other lock.
+        node.world.next_generation();
+        node.rig.install(&node.world);
+        node.while_locked(other, || node.open(port));
+        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((5, 5)), 3));
     });
 }

@@ -70,6 +70,23 @@ pub(crate) fn memory(rig: &Rig, world: &World, since: u64) -> Agreement {
     fragments(rig, world)
 }
 
+/// What the index says that a connection is worth is what its entry says.
+pub(crate) fn ranks(rig: &Rig) -> Agreement {
+    for bucket in 0..rig.table.buckets() {
+        let bucket = rig.table.index().read(bucket).expect("in the table");
+        for (rank, slot) in bucket.rank.into_iter().zip(bucket.slot).filter(|(rank, _)| *rank != 0) {
+            let entry = rig.table.map().read(slot).expect("an entry");
+            let worth = match entry.state {
+                0 => 2,
+                3 => 1,
+                _ => 3,
+            };
+            same("the rank", rank, worth).map_err(|what| format!("{:?}: {what}", key_of(&entry.key)))?;
+        }
+    }
+    Ok(())
+}
+
 fn entry_agrees(
     rig: &Rig,
     world: &World,

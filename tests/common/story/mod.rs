@@ -184,10 +184,11 @@ impl Story {
                 .and_then(|()| agreement::memory(rig, &world, since))
                 .map_err(|what| Disagreement { step, what })?;
         }
+        let last = |what| Disagreement { step: self.steps.len().saturating_sub(1), what };
         let end = |what: &str, kernel: String, model: String| {
-            let what = format!("{what}: the kernel has {kernel}, the model {model}");
-            Disagreement { step: self.steps.len().saturating_sub(1), what }
+            last(format!("{what}: the kernel has {kernel}, the model {model}"))
         };
+        agreement::ranks(rig).map_err(last)?;
         let drops = less(counted_drops(rig), &drops);
         if drops != told.drops {
             return Err(end("drops by (reason, direction)", format!("{drops:?}"), format!("{:?}", told.drops)));
