@@ -14,8 +14,9 @@ grep -q ' /sys/fs/bpf bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf
 
 fail() { printf 'mutations: %s\n' "$*" >&2; exit 1; }
 
-# In the order in which they are asked. The random stories notice most, and fail at the first one.
-tests="programs_random programs_conntrack programs_policy programs_table"
+# In the order in which they are asked: the random stories notice most, and fail at the first one; then those that take least.
+tests="programs_random programs_verdicts conntrack_reads programs_table conntrack_collect conntrack_sacrifice programs_conntrack
+  programs_policy conntrack_race"
 # Stories that can be repeated.
 export PODWIRE_RANDOM_SEED=${PODWIRE_RANDOM_SEED:-1} PODWIRE_RANDOM_CASES=${PODWIRE_RANDOM_CASES:-30000} RUST_BACKTRACE=0
 patience=600
@@ -23,12 +24,13 @@ patience=600
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# build.rs says how objects are compiled; here it is only done oftener.
+# build.rs says how objects are compiled; here it is only done oftener. What plays the datapath in a test is made of the same code.
 compile() {
-  local from=$1 to=$2 name
-  for name in lxc host netdev conntrack; do
+  local from=$1 to=$2 source name
+  for source in "$from"/{lxc,host,netdev,conntrack}.bpf.c tests/bpf/revive.bpf.c; do
+    name=$(basename "$source" .bpf.c)
     "$clang" -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -I"$from" -isystem bpf/vendor -isystem "$headers" \
-      -isystem "/usr/include/$(uname -m)-linux-gnu" -c "$from/$name.bpf.c" -o "$to/$name.bpf.o" 2>"$scratch/clang" ||
+      -isystem "/usr/include/$(uname -m)-linux-gnu" -c "$source" -o "$to/$name.bpf.o" 2>"$scratch/clang" ||
       { cat "$scratch/clang"; return 1; }
   done
 }
