@@ -129,6 +129,16 @@ enum podwire_forward_point {
 	FORWARD_POINTS = 12,
 };
 
+/* ---- podwire_verdict_counts: connections that policies let pass, one count per CPU ---- */
+
+enum podwire_verdict_count {
+	VERDICT_ALLOWED_EGRESS = 0,
+	VERDICT_ALLOWED_INGRESS = 1,
+	VERDICT_AUDITED_EGRESS = 2, /* that the policy would have denied */
+	VERDICT_AUDITED_INGRESS = 3,
+	VERDICT_COUNTS = 4,
+};
+
 /* ---- podwire_verdicts: each CPU's latest verdicts, found by a hash of the connection without the opener's port ---- */
 
 enum podwire_verdict_flags {

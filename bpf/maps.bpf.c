@@ -9,6 +9,7 @@
 #include "lib/node.h"
 #include "lib/policy.h"
 #include "lib/runtime.h"
+#include "lib/verdict_counts.h"
 #include "lib/verdict_rows.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

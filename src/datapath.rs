@@ -33,7 +33,7 @@ use crate::events::EventReader;
 use crate::ipam::Ipam;
 use crate::program::{Attacher, ProgramSet};
 use crate::state::Lock;
-use crate::tables::{ForwardsMap, LxcEntry, MetricsMap};
+use crate::tables::{ForwardsMap, LxcEntry, MetricsMap, VerdictCounts};
 use crate::{EndpointId, Result};
 
 /// A node's datapath: its devices, maps and programs, its addresses and its endpoints.
@@ -53,6 +53,7 @@ pub struct Datapath {
     attacher: Attacher,
     metrics: MetricsMap,
     forwards: ForwardsMap,
+    verdicts: VerdictCounts,
     conntrack: Conntrack,
     /// Whether the caller has said that everything which should exist does.
     synced: AtomicBool,
@@ -106,6 +107,11 @@ impl Datapath {
     /// Counters of forwarded packets by the way they went, up to date.
     pub fn forwards(&self) -> &ForwardsMap {
         &self.forwards
+    }
+
+    /// Connections that policies let pass.
+    pub fn verdicts(&self) -> &VerdictCounts {
+        &self.verdicts
     }
 
     /// The connections: to list, to flush, to set how often those that have ended are collected.

@@ -5,6 +5,7 @@
 #include "lib/conntrack.h"
 #include "lib/deliver.h"
 #include "lib/related.h"
+#include "lib/verdict_counts.h"
 #include "lib/verdict_events.h"
 #include "lib/verdicts.h"
 
@@ -124,6 +125,8 @@ static __always_inline int check_target(const struct admission *a, bool is_here)
 
 static __always_inline void report_verdict(struct __sk_buff *skb, const struct admission *a, const struct podwire_verdict *row)
 {
+	if (!row->reason)
+		count_verdicts(row);
 	if (unlikely(a->reports))
 		emit_verdicts(skb, row);
 }

@@ -44,9 +44,6 @@ pub(crate) struct LossCounters {
     pub(crate) lost: AtomicU64,
 }
 
-/// Verdicts of policies that were read, by direction and action.
-pub(crate) type Verdicts = Family<Vec<(&'static str, &'static str)>, Counter>;
-
 /// The hub between the kernel's events and those who listen.
 #[derive(Clone)]
 pub(crate) struct Monitor(Arc<Shared>);
@@ -56,7 +53,6 @@ struct Shared {
     /// Not for reading: for switching kinds of events on and off.
     switches: Mutex<Switches>,
     losses: Arc<LossCounters>,
-    verdicts: Verdicts,
     ending: AtomicBool,
     /// Knows the rules by their numbers.
     datapath: Arc<Datapath>,
@@ -123,7 +119,6 @@ impl Monitor {
             sender: Sender::new(BACKLOG),
             switches: Mutex::new(switches),
             losses: Arc::default(),
-            verdicts: Verdicts::default(),
             ending: AtomicBool::new(false),
             datapath: Arc::clone(datapath),
         });
@@ -195,10 +190,6 @@ impl Monitor {
         Arc::clone(&self.0.losses)
     }
 
-    pub(crate) fn verdicts(&self) -> Verdicts {
-        self.0.verdicts.clone()
-    }
-
     pub(crate) fn status(&self) -> MonitorStatus {
         let losses = &self.0.losses;
         MonitorStatus {
@@ -232,9 +223,6 @@ impl Shared {
             Event::Drop(_) => MonitorType::Drop,
             Event::Trace(_) => MonitorType::Trace,
             Event::PolicyVerdict(verdict) => {
-                let direction = if verdict.direction == PolicyDirection::Ingress { "ingress" } else { "egress" };
-                let labels = vec![("direction", direction), ("action", verdict.action.name())];
-                self.verdicts.get_or_create(&labels).inc();
                 let source = self.datapath.policy().source(RuleNumber::new(verdict.rule));
                 verdict.rule_name = source.map(|source| source.to_string());
                 MonitorType::PolicyVerdict

@@ -18,7 +18,7 @@ use crate::netlink::Socket;
 use crate::program::bpffs::{self, Mounted};
 use crate::program::{self, Attacher, Constants, Device, Direction, Loader, ProgramSet};
 use crate::state::{Lock, load_document, save_document};
-use crate::tables::{EndpointRows, ForwardsMap, MetricsMap};
+use crate::tables::{EndpointRows, ForwardsMap, MetricsMap, VerdictCounts};
 use crate::{Error, ErrorKind, Result};
 
 /// The file of the state directory that says which bpffs we mounted.
@@ -94,6 +94,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     attach_node(&attacher, &programs, &node)?;
     let metrics = MetricsMap::open_pinned(paths.maps())?;
     let forwards = ForwardsMap::open_pinned(paths.maps())?;
+    let verdicts = VerdictCounts::open_pinned(paths.maps())?;
     let conntrack = Conntrack::open(&paths.maps(), &programs)?;
     Ok(Datapath {
         paths,
@@ -105,6 +106,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
         attacher,
         metrics,
         forwards,
+        verdicts,
         conntrack,
         synced: AtomicBool::new(false),
         simulators: Default::default(),

@@ -4,7 +4,7 @@ use crate::abi::{EventBudget, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
     CtErrors, CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap,
-    PolicyMaps, PolicyStats, Switches, fragment_specs,
+    PolicyMaps, PolicyStats, Switches, VerdictCounts, fragment_specs,
 };
 
 /// As in `bpf/lib/verdict_rows.h`.
@@ -41,6 +41,7 @@ pub fn catalog() -> Vec<CatalogEntry> {
             MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),
             "verdicts that a CPU gave lately",
         ),
+        plain(VerdictCounts::spec(), "connections that policies let pass"),
         CatalogEntry {
             spec: PolicyMaps::spec(),
             inner: Some(PolicyMap::inner_spec()),

@@ -25,6 +25,7 @@ mod protocol;
 mod source_file;
 mod switches;
 mod table;
+mod verdict_counts;
 
 pub use catalog::{CatalogEntry, catalog};
 pub use conntrack::{
@@ -50,3 +51,4 @@ pub use ports::PortPrefix;
 pub use protocol::Protocol;
 pub use source_file::SourceFile;
 pub use switches::{HashKeys, Switches};
+pub use verdict_counts::{VerdictCount, VerdictCounts};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use podwire::Datapath;
 use podwire::ipam::Family as AddressFamily;
-use podwire::tables::{PolicyMap, Reason};
+use podwire::tables::{Counter, DropReason, MetricsDirection, PolicyDirection, PolicyMap, Reason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -92,7 +92,29 @@ impl FromDatapath {
             let bytes = rows.iter().map(|(labels, _, bytes)| (labels.clone(), *bytes));
             out.counters(&format!("{name}_bytes"), &format!("Bytes {help}"), bytes)?;
         }
-        Ok(())
+        self.verdicts(out, &counters)
+    }
+
+    /// What policies let pass is counted by connections, what they deny by packets.
+    fn verdicts(&self, out: &mut Out<'_>, counters: &[Counter]) -> fmt::Result {
+        let labels = |direction: &str, action: &str| {
+            vec![("direction", direction.to_owned()), ("action", action.to_owned())]
+        };
+        let counts = self.datapath.verdicts().counts().map_err(|error| {
+            log::warn!("counts of verdicts can't be read: {error}");
+        });
+        let passed = counts.iter().flatten().map(|count| {
+            let direction = if count.direction == PolicyDirection::Ingress { "ingress" } else { "egress" };
+            (labels(direction, if count.audited { "audit" } else { "allow" }), count.connections)
+        });
+        let denied = [("egress", MetricsDirection::Egress), ("ingress", MetricsDirection::Ingress)].map(|(name, direction)| {
+            let denials = [Reason::Drop(DropReason::PolicyDenied), Reason::Drop(DropReason::PolicyDenyRule)];
+            let counted = counters.iter().map(|counter| (counter.counted, counter.packets));
+            let counted = counted.filter(|(of, _)| of.direction == direction && denials.contains(&of.reason));
+            (labels(name, "deny"), counted.map(|(_, packets)| packets).sum())
+        });
+        let help = "Connections that policies let pass or audited, packets that they denied";
+        out.counters("podwire_policy_verdicts", help, passed.chain(denied))
     }
 
     fn maps(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -58,8 +58,6 @@ impl Metrics {
         registry.register(name, "Creations and regenerations of endpoints", regenerations.clone());
         let (policy_changes, policy_delay) = (Family::default(), durations());
         registry.register("cilium_policy_change", "Changes of the policies", policy_changes.clone());
-        let help = "Verdicts of policies that were told to monitors";
-        registry.register("podwire_policy_verdict_events", help, monitor.verdicts());
         let help = "Time from a change of the policies until every packet is judged by it, in seconds";
         registry.register("cilium_policy_implementation_delay", help, policy_delay.clone());
         let collections = Family::new_with_constructor(durations as fn() -> Histogram);
