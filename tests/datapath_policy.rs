@@ -9,7 +9,7 @@ use common::netns::TestNetns;
 use common::node::{TestNode, arrives};
 use podwire::endpoint::{Endpoint, EndpointSpec};
 use podwire::policy::{EnforcementMode, Policy, PolicyOptions};
-use podwire::tables::{PolicyMap, PolicyMaps};
+use podwire::tables::{PolicyDirection, PolicyMap, PolicyMaps};
 use podwire::{Datapath, Label, Labels, SecurityId};
 
 const ALLOW_CLIENTS: &str = r#"{"endpointSelector": {"matchLabels": {"app": "web"}},
@@ -64,6 +64,34 @@ impl Talk {
         let Ok((_, peer)) = sent.and_then(|_| self.server.recv_from(&mut buffer)) else { return false };
         self.server.send_to(b"pong", peer).is_ok() && self.client.recv(&mut buffer).is_ok()
     }
+}
+
+/// By direction: let pass, audited.
+fn verdicts(datapath: &Datapath) -> [[u64; 2]; 2] {
+    let counts = datapath.verdicts().counts().expect("readable");
+    [PolicyDirection::Egress, PolicyDirection::Ingress].map(|direction| {
+        [false, true].map(|audited| {
+            let count = counts.iter().find(|count| count.direction == direction && count.audited == audited);
+            count.expect("of every kind").connections
+        })
+    })
+}
+
+#[test]
+fn verdicts_are_counted_though_nobody_listens() {
+    let (node, [web, other]) = (TestNode::new(), [(); 2].map(|()| TestNetns::new()));
+    let datapath = node.open();
+    let server = create(&node, &datapath, "web", &web);
+    create(&node, &datapath, "other", &other);
+    assert_eq!(verdicts(&datapath), [[0, 0], [0, 0]]);
+    assert!(reaches(&other, &web, &server));
+    assert_eq!(verdicts(&datapath), [[2, 0], [2, 0]], "one of each family");
+    datapath.policy().upsert(allow_clients()).expect("in force");
+    assert!(!reaches(&other, &web, &server));
+    assert_eq!(verdicts(&datapath), [[2, 0], [2, 0]], "what is denied is counted with the drops");
+    node.netns.run(|| datapath.endpoints().set_audit(server.id(), true)).expect("set");
+    assert!(reaches(&other, &web, &server));
+    assert_eq!(verdicts(&datapath), [[4, 0], [2, 2]]);
 }
 
 #[test]

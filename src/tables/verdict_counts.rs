@@ -35,7 +35,7 @@ impl VerdictCounts {
         let mut values = PerCpuValues::<u64>::new()?;
         for (row, count) in (0..).zip(&mut counts) {
             self.map.lookup(&row, &mut values)?;
-            count.connections = values.iter().copied().fold(0, u64::wrapping_add);
+            count.connections = values.iter().fold(0, u64::wrapping_add);
         }
         Ok(counts)
     }

@@ -97,9 +97,8 @@ impl FromDatapath {
 
     /// What policies let pass is counted by connections, what they deny by packets.
     fn verdicts(&self, out: &mut Out<'_>, counters: &[Counter]) -> fmt::Result {
-        let labels = |direction: &str, action: &str| {
-            vec![("direction", direction.to_owned()), ("action", action.to_owned())]
-        };
+        let labels =
+            |direction: &str, action: &str| vec![("direction", direction.to_owned()), ("action", action.to_owned())];
         let counts = self.datapath.verdicts().counts().map_err(|error| {
             log::warn!("counts of verdicts can't be read: {error}");
         });
@@ -107,12 +106,13 @@ impl FromDatapath {
             let direction = if count.direction == PolicyDirection::Ingress { "ingress" } else { "egress" };
             (labels(direction, if count.audited { "audit" } else { "allow" }), count.connections)
         });
-        let denied = [("egress", MetricsDirection::Egress), ("ingress", MetricsDirection::Ingress)].map(|(name, direction)| {
-            let denials = [Reason::Drop(DropReason::PolicyDenied), Reason::Drop(DropReason::PolicyDenyRule)];
-            let counted = counters.iter().map(|counter| (counter.counted, counter.packets));
-            let counted = counted.filter(|(of, _)| of.direction == direction && denials.contains(&of.reason));
-            (labels(name, "deny"), counted.map(|(_, packets)| packets).sum())
-        });
+        let denied =
+            [("egress", MetricsDirection::Egress), ("ingress", MetricsDirection::Ingress)].map(|(name, direction)| {
+                let denials = [Reason::Drop(DropReason::PolicyDenied), Reason::Drop(DropReason::PolicyDenyRule)];
+                let counted = counters.iter().map(|counter| (counter.counted, counter.packets));
+                let counted = counted.filter(|(of, _)| of.direction == direction && denials.contains(&of.reason));
+                (labels(name, "deny"), counted.map(|(_, packets)| packets).sum())
+            });
         let help = "Connections that policies let pass or audited, packets that they denied";
         out.counters("podwire_policy_verdicts", help, passed.chain(denied))
     }
