@@ -10,7 +10,7 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use podwire::endpoint::veth::{PodNetwork, Veth, VethSpec};
+use podwire::endpoint::veth::{PodNetwork, Settling, Veth, VethSpec};
 use podwire::endpoint::{DeviceRef, Endpoint, EndpointSpec, Stage};
 use podwire::ipam::{Allocation, Families, Lifetime};
 use podwire::netlink::Socket;
@@ -109,7 +109,7 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
     let addresses = start.elapsed();
 
     let start = Instant::now();
-    let veth = make_pair(datapath, socket, &pod, &allocation, number);
+    let (veth, settling) = make_pair(datapath, socket, &pod, &allocation, number);
     let mut pair = start.elapsed();
 
     let start = Instant::now();
@@ -131,12 +131,19 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
     let start = Instant::now();
     veth.bring_up(socket).expect("the host's side comes up");
     veth.wait_until_running(socket, CARRIER_WITHIN).expect("both sides are up");
+    settling.wait().expect("both sides are up");
     pair += start.elapsed();
     Creation { id: endpoint.id(), addresses, pair, create, endpoint }
 }
 
 /// What the plugin does.
-fn make_pair(datapath: &Datapath, socket: &Socket, pod: &Pod, allocation: &Allocation, number: usize) -> Veth {
+fn make_pair(
+    datapath: &Datapath,
+    socket: &Socket,
+    pod: &Pod,
+    allocation: &Allocation,
+    number: usize,
+) -> (Veth, Settling) {
     let name = format!("lxc{number:012x}");
     let spec = VethSpec::new(&name, "eth0", &pod.netns).expect("random addresses").mtu(1500).down();
     let veth = Veth::create(socket, &spec).expect("a veth pair");
@@ -144,8 +151,8 @@ fn make_pair(datapath: &Datapath, socket: &Socket, pod: &Pod, allocation: &Alloc
     let mut network = PodNetwork::new(&veth);
     network.ipv4 = allocation.ipv4.zip(router.router_ipv4);
     network.ipv6 = allocation.ipv6.zip(router.router_ipv6);
-    network.configure(&pod.netns).expect("the pod's side");
-    veth
+    let settling = network.configure(&pod.netns).expect("the pod's side");
+    (veth, settling)
 }
 
 /// Every endpoint in turn, several times over.

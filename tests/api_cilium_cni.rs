@@ -46,13 +46,14 @@ fn plug(node: &Node, pod: &TestNetns, ipam: &Value, config: &Value) -> Veth {
     let mtu = |name: &str| config["status"][name].as_u64().and_then(|mtu| u32::try_from(mtu).ok()).expect(name);
     let spec = VethSpec::new("lxcac66e635887d", "eth0", pod.netns()).expect("random bytes").mtu(mtu("deviceMTU"));
     let veth = Veth::create(&node.netns.socket(), &spec).expect("a pair");
-    PodNetwork::new(&veth)
+    let settling = PodNetwork::new(&veth)
         .ipv4(ipv4.parse().expect("IPv4"), gateways.0.parse().expect("IPv4"))
         .ipv6(ipv6.parse().expect("IPv6"), gateways.1.parse().expect("IPv6"))
         .alt_name("cilium_cni:eth0")
         .route_mtu(mtu("routeMTU"))
         .configure(pod.netns())
         .expect("configured");
+    settling.wait().expect("both ends are up");
     veth
 }
 

@@ -28,8 +28,9 @@ fn attach(host: &TestNetns, pod: &TestNetns) -> Veth {
             .ipv6(POD_V6, GATEWAY_V6)
             .alt_name("cilium_cni:eth0")
             .route_mtu(1350);
-        network.configure(pod.netns()).expect("configured");
+        let settling = network.configure(pod.netns()).expect("configured");
         veth.wait_until_running(&socket, PATIENCE).expect("carrier");
+        settling.wait().expect("carrier");
         veth
     })
 }
@@ -156,4 +157,25 @@ fn names_that_are_taken_are_refused_and_nothing_stays() {
     });
     assert_eq!(other.socket().link_by_name("eth0").expect_err("gone").kind(), ErrorKind::NotFound);
     assert_eq!(pod.socket().link_by_name("eth0").expect_err("gone").kind(), ErrorKind::NotFound);
+}
+
+/// The kernel notes on a work queue, for each end by itself, that the other one is up; before, it throws away what is to be sent.
+#[test]
+fn when_it_has_settled_both_ends_pass_packets() {
+    let host = TestNetns::new();
+    for round in 0..30 {
+        let pod = TestNetns::new();
+        host.run(|| {
+            let socket = Socket::open().expect("a socket");
+            let spec = VethSpec::new("lxc0123456789ab", "eth0", pod.netns()).expect("random bytes").down();
+            let veth = Veth::create(&socket, &spec).expect("a pair");
+            let settling = PodNetwork::new(&veth).ipv4(POD_V4, GATEWAY_V4).configure(pod.netns()).expect("configured");
+            veth.bring_up(&socket).expect("up");
+            veth.wait_until_running(&socket, PATIENCE).expect("carrier");
+            settling.wait().expect("carrier");
+            let ends = [socket.link_by_index(veth.host_ifindex), pod.socket().link_by_index(veth.pod_ifindex)];
+            assert!(ends.into_iter().all(|end| end.expect("there").is_running), "round {round}");
+            veth.delete(&socket).expect("there");
+        });
+    }
 }

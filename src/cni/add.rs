@@ -81,11 +81,11 @@ pub(super) fn add(
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
-    let settling = configured.transpose()?.flatten();
+    let settling = configured.transpose()?;
     created?;
-    settling.map_or(Ok(()), |settling| settling.wait()).map_err(|error| vanished(&netns, error))?;
     veth.bring_up(host)?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
+    settling.map_or(Ok(()), |settling| settling.wait()).map_err(|error| vanished(&netns, error))?;
     netns::still_there(&netns)?;
     undo.keep();
     log::info!("{attachment} attached by {}", veth.host_ifname);
@@ -216,15 +216,15 @@ fn configure(
     veth: &Veth,
     allocation: &Allocation,
     route_mtu: u32,
-) -> Result<Option<Settling>, CniError> {
+) -> Result<Settling, CniError> {
     // where Cilium's tools look for it
     let alt_name = format!("cilium_cni:{}", veth.pod_ifname);
     let mut network = PodNetwork::new(veth).alt_name(&alt_name).route_mtu(route_mtu);
     network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
     network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
     let configured = match place {
-        Place::Shared => network.configure(netns).map(|()| None),
-        Place::Own => netns.enter().and_then(|()| network.configure_here()).map(Some),
+        Place::Shared => network.configure(netns),
+        Place::Own => netns.enter().and_then(|()| network.configure_here()),
     };
     configured.map_err(|error| vanished(netns, error))
 }

@@ -10,7 +10,7 @@ use super::spec::{AddressRequest, DeviceRef, EndpointSpec};
 use super::state::EndpointState;
 use super::table::Entry;
 use super::timings::{Stage, Timings};
-use super::veth::{PodNetwork, Veth, VethSpec};
+use super::veth::{PodNetwork, Settling, Veth, VethSpec};
 use super::wiring;
 use crate::ipam::{ExpirationId, Families, Family, Lifetime};
 use crate::netns::NetNs;
@@ -71,8 +71,8 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
     });
     undo.attempt("remove its addresses from cilium_lxc", move || manager.wiring.unmap(&wired).map(drop));
     manager.wire(&record, &mut timings)?;
-    if let Some(veth) = made {
-        timings.time(Stage::Device, || bring_up(manager, &veth))?;
+    if let Some((veth, settling)) = made {
+        timings.time(Stage::Device, || bring_up(manager, &veth, &settling))?;
     }
     timings.time(Stage::Persist, || manager.wiring.ipam.claim_all(&addresses.claims))?;
     entry.advance(EndpointState::Ready, true, "created")?;
@@ -181,15 +181,15 @@ fn take_device<'a>(
     spec: &EndpointSpec,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
-) -> Result<(DeviceRef, Option<Veth>)> {
+) -> Result<(DeviceRef, Option<(Veth, Settling)>)> {
     match (&spec.device, &spec.netns) {
         (Some(device), _) => Ok((existing(manager, device)?, None)),
         (None, Some(path)) => {
             let netns = NetNs::open(path)?;
-            let veth = make_pair(manager, spec, &netns, addresses, undo)?;
+            let (veth, settling) = make_pair(manager, spec, &netns, addresses, undo)?;
             let name = veth.host_ifname.clone();
             let device = DeviceRef { ifindex: veth.host_ifindex, name, node_mac: veth.host_mac, mac: veth.pod_mac };
-            Ok((device, Some(veth)))
+            Ok((device, Some((veth, settling))))
         }
         (None, None) => {
             Err(Error::invalid("endpoint", &*spec.name, "needs a network namespace or a device that exists"))
@@ -219,7 +219,7 @@ fn make_pair<'a>(
     netns: &NetNs,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
-) -> Result<Veth> {
+) -> Result<(Veth, Settling)> {
     let wiring = &manager.wiring;
     let name = device_name()?;
     let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu).down();
@@ -229,15 +229,16 @@ fn make_pair<'a>(
     let mut network = PodNetwork::new(&veth).route_mtu(wiring.route_mtu);
     network.ipv4 = addresses.ipv4.zip(wiring.gateway_ipv4);
     network.ipv6 = addresses.ipv6.zip(wiring.gateway_ipv6);
-    network.configure(netns)?;
-    Ok(veth)
+    let settling = network.configure(netns)?;
+    Ok((veth, settling))
 }
 
 /// Lets packets through a new pair: only when the programs are attached, so that none passes unchecked.
-fn bring_up(manager: &EndpointManager, veth: &Veth) -> Result<()> {
+fn bring_up(manager: &EndpointManager, veth: &Veth, settling: &Settling) -> Result<()> {
     let socket = &manager.wiring.socket;
     veth.bring_up(socket)?;
-    veth.wait_until_running(socket, CARRIER_WITHIN)
+    veth.wait_until_running(socket, CARRIER_WITHIN)?;
+    settling.wait()
 }
 
 /// `lxc` and twelve random hexadecimal digits.

@@ -10,7 +10,8 @@
 //! let network = PodNetwork::new(&veth)
 //!     .ipv4("10.0.0.77".parse().expect("an address"), "10.0.0.1".parse().expect("an address"))
 //!     .route_mtu(1450);
-//! network.configure(&netns)?;
+//! // When the host's side is up as well: what comes before it is done would be lost.
+//! network.configure(&netns)?.wait()?;
 //! # Ok::<(), podwire::Error>(())
 //! ```
 //!
@@ -201,23 +202,15 @@ impl Veth {
         host.link_delete(self.host_ifindex)
     }
 
-    /// Waits until the kernel passes packets on both sides: it notices a while after the second side is up, by itself.
+    /// Waits until the kernel passes packets out of the host's side: it notices a while after the second side is up, by itself. For
+    /// the other side there is [`Settling::wait`].
     ///
     /// # Errors
     ///
     /// [`Busy`](crate::ErrorKind::Busy) when it takes longer than `patience`;
     /// [`NotFound`](crate::ErrorKind::NotFound) when the pair is gone.
     pub fn wait_until_running(&self, host: &Socket, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        let mut pause = Pause::default();
-        while !host.link_by_index(self.host_ifindex)?.is_running {
-            if Instant::now() >= deadline {
-                let detail = format!("no carrier within {} ms: is the other end up?", patience.as_millis());
-                return Err(Error::Busy { object: self.host_ifname.clone(), detail });
-            }
-            pause.sleep();
-        }
-        Ok(())
+        wait_until_running(host, self.host_ifindex, patience)
     }
 
     fn prepare_host_side(&self, host: &Socket, alias: Option<&str>) -> Result<()> {
@@ -288,11 +281,11 @@ impl<'a> PodNetwork<'a> {
     /// # Errors
     ///
     /// The kernel's, of the first step that failed; what was configured stays until the device is deleted.
-    pub fn configure(&self, netns: &NetNs) -> Result<()> {
-        netns.run(|| self.configure_here()?.wait())?
+    pub fn configure(&self, netns: &NetNs) -> Result<Settling> {
+        netns.run(|| self.configure_here())?
     }
 
-    /// The same for the namespace that the calling thread is in; what is left to wait for the caller can put off.
+    /// The same for the namespace that the calling thread is in.
     pub fn configure_here(&self) -> Result<Settling> {
         let socket = Socket::open()?;
         let mut requests = self.device_requests()?;
@@ -313,7 +306,7 @@ impl<'a> PodNetwork<'a> {
             }
             outcome => outcome?,
         }
-        Ok(Settling { socket, address: self.ipv6.map(|(address, _)| address) })
+        Ok(Settling { socket, device: self.ifindex, address: self.ipv6.map(|(address, _)| address) })
     }
 
     fn device_requests(&self) -> Result<Vec<Request>> {
@@ -345,22 +338,43 @@ impl<'a> PodNetwork<'a> {
     }
 }
 
-/// What the kernel does by itself after a device was configured.
+/// What the kernel does by itself after a device was configured, and after its other end came up.
 #[derive(Debug)]
 #[must_use = "packets that come before it is done are lost"]
 pub struct Settling {
+    /// Of the pod's namespace.
     socket: Socket,
+    device: IfIndex,
     address: Option<Ipv6Addr>,
 }
 
 impl Settling {
-    /// Waits until the pod can be reached by all its addresses.
+    /// Waits until the pod can send, and be reached by all its addresses. To be called when both ends are up.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) after ten seconds.
+    /// [`Busy`](crate::ErrorKind::Busy) after ten seconds, and [`NotFound`](crate::ErrorKind::NotFound) when the device is gone.
     pub fn wait(&self) -> Result<()> {
-        self.address.map_or(Ok(()), |address| wait_until_local(&self.socket, address))
+        self.address.map_or(Ok(()), |address| wait_until_local(&self.socket, address))?;
+        wait_until_running(&self.socket, self.device, SETTLE_TIMEOUT)
+    }
+}
+
+/// Whether a device is up is known at once; that its other end is, the kernel notes on a work queue, for each end by itself. Until
+/// then it throws away what the device is to send.
+fn wait_until_running(socket: &Socket, device: IfIndex, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    let mut pause = Pause::default();
+    loop {
+        let link = socket.link_by_index(device)?;
+        if link.is_running {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let detail = format!("no carrier within {} ms: is the other end up?", patience.as_millis());
+            return Err(Error::Busy { object: link.name, detail });
+        }
+        pause.sleep();
     }
 }
 
