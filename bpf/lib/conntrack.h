@@ -28,10 +28,14 @@ static __always_inline bool ct_is_live(const struct podwire_ct_entry *entry, __u
 	return ticks_ahead(READ_ONCE(entry->dir[0].expires), now) || ticks_ahead(READ_ONCE(entry->dir[1].expires), now);
 }
 
-/* Direction as the verifier wants it: 0 or 1. */
-static __always_inline struct podwire_ct_dir *ct_dir(struct podwire_ct_entry *entry, __u8 direction)
+/*
+ * An entry's part for a direction. The mask stands where the verifier sees it: the compiler would put one of its own choice there,
+ * from which Linux 6.1 can't tell that the offset is one of two.
+ */
+static __always_inline struct podwire_ct_dir *ct_dir(struct podwire_ct_entry *entry, __u64 direction)
 {
-	return direction & 1 ? &entry->dir[1] : &entry->dir[0];
+	asm volatile("%0 &= 1" : "+r"(direction));
+	return (void *)entry + direction * sizeof(struct podwire_ct_dir);
 }
 
 /* No packet uses the path any more. */
