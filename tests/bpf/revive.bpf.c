@@ -136,7 +136,8 @@ static __always_inline enum outcome change(struct podwire_ct_bucket *bucket, __u
 	return ENDED;
 }
 
-static __noinline int step(__u32 number, __u32 lifetime, __u32 random)
+/* Not static, so that the verifier checks it once and not at every step. */
+__noinline int step(__u32 number, __u32 lifetime, __u32 random)
 {
 	__u64 *promise = bpf_map_lookup_elem(&promises, &number);
 	__u64 now = bpf_jiffies64(), later = now + (__u64)lifetime * cfg_ticks_per_second;
