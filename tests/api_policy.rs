@@ -75,7 +75,8 @@ impl World {
     /// Whether the server hears what a pod says to its port.
     fn hears(&self, pod: usize, port: u16) -> bool {
         let target = SocketAddr::new(IpAddr::V4(addresses(&self.web).ipv4.expect("an address")), port);
-        let server = self.pods[0].run(|| UdpSocket::bind(target).expect("its own address"));
+        // A process that another test starts at this moment may still have a copy of the last socket.
+        let server = until("the port is free", || self.pods[0].run(|| UdpSocket::bind(target)).ok());
         server.set_read_timeout(Some(Duration::from_millis(500))).expect("not zero");
         self.pods[pod].run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
