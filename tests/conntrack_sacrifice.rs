@@ -206,6 +206,31 @@ fn where_no_entry_is_free_neighbours_give_one_up() {
     assert_eq!(table.numbers().len(), 3);
 }
 
+/// A program that holds the lock is about to change what it guards: nothing is taken from there, and the next one is asked.
+#[test]
+fn a_neighbour_whose_lock_is_held_keeps_its_entries() {
+    let table = Table::with(64, 2, &[]);
+    let at = |home, other| of(&table, home, other).next().expect("there is no end of them");
+    let (near, far, newcomer) = (at(5, 41), at(6, 42), at(4, 40));
+    table.put(near, NEW, 9000);
+    table.put(far, NEW, 9000);
+    table.while_locked(5, || {
+        table.put(newcomer, NEW, 9000);
+        assert_eq!((table.in_bucket(4), table.in_bucket(5), table.in_bucket(6)), (vec![newcomer], vec![near], vec![]));
+        // Nor where there is no other to ask.
+        assert!(table.conntrack.remove(&tuple(newcomer)).expect("removable"));
+        table.put(far, NEW, 9000);
+        table.while_locked(6, || {
+            let refused = table.conntrack.insert(&Connection::new(tuple(newcomer))).expect_err("no entry in reach");
+            assert_eq!(refused.kind(), podwire::ErrorKind::Exhausted);
+        });
+        assert_eq!((table.in_bucket(5), table.in_bucket(6)), (vec![near], vec![far]));
+    });
+    table.put(newcomer, NEW, 9000);
+    assert_eq!((table.in_bucket(4), table.in_bucket(5), table.in_bucket(6)), (vec![newcomer], vec![], vec![far]));
+    table.empty_and_check();
+}
+
 /// Behind the last bucket comes the first one.
 #[test]
 fn the_neighbours_of_the_last_buckets_are_the_first_ones() {
