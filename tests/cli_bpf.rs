@@ -3,22 +3,24 @@
 
 #[path = "common/bpf.rs"]
 mod bpf;
+#[path = "common/bpf_command.rs"]
+mod bpf_command;
 #[path = "common/example.rs"]
 mod example;
 #[path = "common/fake_agent.rs"]
 mod fake_agent;
 
 use std::fs;
-use std::process::Output;
 
 use bpf::BpfRoot;
-use fake_agent::{FakeAgent, podwire, stderr};
+use bpf_command::{fails, prints, prints_json};
+use fake_agent::FakeAgent;
 use podwire::tables::{
     IpCache, IpCacheEntry, PolicyAction, PolicyDirection, PolicyL4, PolicyMap, PolicyMatch, PolicyStats, PolicyVerdict,
     PortPrefix, Protocol,
 };
 use podwire::{EndpointId, SecurityId};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const ALLOW: u32 = 4_294_967_041;
 
@@ -26,29 +28,6 @@ fn root() -> BpfRoot {
     let root = BpfRoot::new();
     fs::create_dir_all(root.maps()).expect("a folder for pins");
     root
-}
-
-fn run(root: &BpfRoot, args: &[&str]) -> Output {
-    let mut command = podwire();
-    command.args(["--socket", "/nonexistent/podwire.sock", "bpf", "--bpf-root"]).arg(root.path()).args(args);
-    command.output().expect("the program starts")
-}
-
-fn prints(root: &BpfRoot, args: &[&str]) -> String {
-    let output = run(root, args);
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn prints_json(root: &BpfRoot, args: &[&str]) -> Value {
-    serde_json::from_str(&prints(root, &[args, &["-o", "json"]].concat())).expect("JSON")
-}
-
-fn fails(root: &BpfRoot, args: &[&str], code: i32, reason: &str) {
-    let output = run(root, args);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
-    let text = stderr(&output);
-    assert!(text.contains(reason) && text.trim_end().lines().count() == 1, "{args:?}: {text}");
 }
 
 fn ip_cache(root: &BpfRoot) {

@@ -3,6 +3,8 @@
 
 #[path = "common/bpf.rs"]
 mod bpf;
+#[path = "common/bpf_command.rs"]
+mod bpf_command;
 #[path = "common/conntrack.rs"]
 mod conntrack;
 #[path = "common/example.rs"]
@@ -11,40 +13,16 @@ mod example;
 mod fake_agent;
 
 use std::net::SocketAddr;
-use std::process::Output;
 
 use bpf::BpfRoot;
+use bpf_command::{fails, prints, prints_json};
 use conntrack::Table;
-use fake_agent::{podwire, stderr};
 use podwire::conntrack::ticks_per_second;
 use podwire::tables::{
     Connection, CtFlags, CtPath, CtPathFlags, CtState, Echo, EndpointFlags, FlowTuple, LxcEndpoint, LxcMap, Protocol,
 };
 use podwire::{EndpointId, IfIndex, MacAddr, SecurityId};
-use serde_json::{Value, json};
-
-fn run(root: &BpfRoot, args: &[&str]) -> Output {
-    let mut command = podwire();
-    command.args(["--socket", "/nonexistent/podwire.sock", "bpf", "--bpf-root"]).arg(root.path()).args(args);
-    command.output().expect("the program starts")
-}
-
-fn prints(root: &BpfRoot, args: &[&str]) -> String {
-    let output = run(root, args);
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn prints_json(root: &BpfRoot, args: &[&str]) -> Value {
-    serde_json::from_str(&prints(root, &[args, &["-o", "json"]].concat())).expect("JSON")
-}
-
-fn fails(root: &BpfRoot, args: &[&str], code: i32, reason: &str) {
-    let output = run(root, args);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
-    let text = stderr(&output);
-    assert!(text.contains(reason) && text.trim_end().lines().count() == 1, "{args:?}: {text}");
-}
+use serde_json::json;
 
 fn endpoint(id: u16) -> EndpointId {
     EndpointId::new(id).expect("not 0")

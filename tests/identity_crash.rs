@@ -2,19 +2,17 @@
 //!
 //! The work is done by this same test program, started again with one of the `child_*` tests and a directory in its environment.
 
+#[path = "common/crash.rs"]
+mod crash;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crash::{Child, kill_after, say, with_little_room};
 use podwire::identity::{IdentityAllocator, IdentityConfig, LocalIdentities, World};
 use podwire::{ErrorKind, Labels, SecurityId};
-
-const DIR: &str = "PODWIRE_TEST_IDENTITY_DIR";
-const RUN: &str = "PODWIRE_TEST_IDENTITY_RUN";
 
 /// What nobody uses may go at once.
 fn open(dir: &Path) -> LocalIdentities {
@@ -26,23 +24,10 @@ fn labels(owner: &str) -> Labels {
     Labels::parse([format!("k8s:owner={owner}")]).expect("a label")
 }
 
-fn child(test: &str, dir: &Path, run: usize) -> Command {
-    let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args([test, "--exact", "--nocapture"]).env(DIR, dir).env(RUN, run.to_string());
-    command
-}
-
-fn say(line: &str) {
-    // in a single write, which a pipe takes whole or not at all up to 4096 bytes (pipe(7)): a kill leaves no half lines
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("@{line}\n").as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
-}
-
 /// Does nothing unless started by a test below: takes up what is there, acquires more and gives up every third, until it is killed.
 #[test]
 fn child_acquires_until_killed() {
-    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
-    let run = env::var(RUN).expect("the number of the run");
+    let Some(Child { dir, run }) = Child::of_environment() else { return };
     let identities = open(&dir);
     for known in identities.list() {
         assert_eq!(identities.acquire(known.labels()).expect("known"), known);
@@ -79,8 +64,7 @@ struct Told {
 }
 
 impl Told {
-    fn hear(&mut self, line: &str) {
-        let Some(said) = line.split_once('@').map(|(_, said)| said) else { return };
+    fn hear(&mut self, said: &str) {
         let words: Vec<_> = said.split(' ').collect();
         match words[..] {
             ["asks", owner] => drop(self.asked.insert(owner.to_owned())),
@@ -91,7 +75,7 @@ impl Told {
             }
             ["leaves", owner] => drop(self.leaving.insert(owner.to_owned())),
             ["left", owner] => drop(self.left.insert(owner.to_owned())),
-            _ => panic!("not understood: {line}"),
+            _ => panic!("not understood: {said}"),
         }
     }
 }
@@ -101,22 +85,9 @@ fn a_killed_process_changes_no_number() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut told = Told::default();
     for run in 0..12 {
-        let mut child = child("child_acquires_until_killed", dir.path(), run)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).split(b'\n');
         // at another point of its work in every run
-        for line in lines.by_ref().take(40 + 397 * run) {
-            told.hear(&String::from_utf8_lossy(&line.expect("readable")));
-        }
-        child.kill().expect("alive: it never ends by itself");
-        child.wait().expect("reaped");
-        // what it still said before it died counts too
-        for line in lines {
-            told.hear(&String::from_utf8_lossy(&line.expect("readable")));
-        }
+        let lines = 40 + 397 * run;
+        kill_after(lines, "child_acquires_until_killed", dir.path(), run, |said| told.hear(said));
 
         let identities = open(dir.path());
         for (owner, id) in told.has.iter().filter(|(owner, _)| !told.leaving.contains(*owner)) {
@@ -140,7 +111,7 @@ fn a_killed_process_changes_no_number() {
 /// Does nothing unless started by the test below, under a limit on the size of files: four threads acquire until that is reached.
 #[test]
 fn child_acquires_until_the_disk_is_full() {
-    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
+    let Some(Child { dir, .. }) = Child::of_environment() else { return };
     let identities = open(&dir);
     thread::scope(|scope| {
         for worker in 0..4 {
@@ -169,25 +140,15 @@ fn child_acquires_until_the_disk_is_full() {
 #[test]
 fn a_full_disk_fails_the_call_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
-    let program = child("child_acquires_until_the_disk_is_full", dir.path(), 0);
-    // 40 blocks of 512 bytes; without the signal that would kill the process, as on a disk that is full
-    let mut limited = Command::new("sh");
-    limited
-        .args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\" \"$@\""])
-        .arg(program.get_program())
-        .args(program.get_args());
-    let output = limited.env(DIR, dir.path()).env(RUN, "0").stderr(Stdio::piped()).output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let said = with_little_room("child_acquires_until_the_disk_is_full", dir.path());
 
     let identities = open(dir.path());
-    let said: BTreeSet<_> =
-        text.lines().filter_map(|line| line.split_once("@has ").map(|(_, said)| said.to_owned())).collect();
+    let has: BTreeSet<_> = said.iter().filter_map(|said| said.strip_prefix("has ").map(str::to_owned)).collect();
     let listed = identities.list();
     let found = listed.iter().filter(|identity| !identity.id().is_reserved());
     let found: BTreeSet<_> = found
         .map(|identity| format!("{} {}", identity.labels().value("k8s", "owner").expect("all have one"), identity.id()))
         .collect();
-    assert_eq!(found, said);
-    assert!(said.len() > 100 && text.contains(&format!("@ends {}", listed.len())), "{text}");
+    assert_eq!(found, has);
+    assert!(has.len() > 100 && said.contains(&format!("ends {}", listed.len())), "{said:?}");
 }

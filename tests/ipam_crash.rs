@@ -2,43 +2,27 @@
 //!
 //! The work is done by this same test program, started again with one of the `child_*` tests and a directory in its environment.
 
+#[path = "common/crash.rs"]
+mod crash;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
-use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 
+use crash::{Child, kill_after, say, with_little_room};
 use ipnetwork::IpNetwork;
 use podwire::ErrorKind;
 use podwire::ipam::{Families, Ipam, IpamConfig, Lifetime, ROUTER};
-
-const DIR: &str = "PODWIRE_TEST_IPAM_DIR";
-const RUN: &str = "PODWIRE_TEST_IPAM_RUN";
 
 fn config() -> IpamConfig {
     let ranges = ["10.64.0.0/12", "fd00::/64"].map(|text| text.parse::<IpNetwork>().expect("a network"));
     ranges.into_iter().fold(IpamConfig::new(), IpamConfig::range)
 }
 
-fn child(test: &str, dir: &Path, run: usize) -> Command {
-    let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args([test, "--exact", "--nocapture"]).env(DIR, dir).env(RUN, run.to_string());
-    command
-}
-
-fn say(line: &str) {
-    // in a single write, which a pipe takes whole or not at all up to 4096 bytes (pipe(7)): a kill leaves no half lines
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("@{line}\n").as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
-}
-
 /// Does nothing unless started by a test below: allocates, and releases every third, until it is killed.
 #[test]
 fn child_allocates_until_killed() {
-    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
-    let run = env::var(RUN).expect("the number of the run");
+    let Some(Child { dir, run }) = Child::of_environment() else { return };
     let (ipam, _) = Ipam::open(dir, config()).expect("opens after every kill");
     thread::scope(|scope| {
         for worker in 0..4 {
@@ -72,8 +56,7 @@ struct Told {
 }
 
 impl Told {
-    fn hear(&mut self, line: &str) {
-        let Some(said) = line.split_once('@').map(|(_, said)| said) else { return };
+    fn hear(&mut self, said: &str) {
         let words: Vec<_> = said.split(' ').collect();
         match words[..] {
             ["asks", owner] => drop(self.asked.insert(owner.to_owned())),
@@ -85,7 +68,7 @@ impl Told {
             }
             ["leaves", owner] => drop(self.leaving.insert(owner.to_owned())),
             ["left", owner] => drop(self.left.insert(owner.to_owned())),
-            _ => panic!("not understood: {line}"),
+            _ => panic!("not understood: {said}"),
         }
     }
 }
@@ -95,22 +78,9 @@ fn a_killed_process_loses_nothing_and_leaks_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut told = Told::default();
     for run in 0..12 {
-        let mut child = child("child_allocates_until_killed", dir.path(), run)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).split(b'\n');
         // at another point of its work in every run
-        for line in lines.by_ref().take(40 + 397 * run) {
-            told.hear(&String::from_utf8_lossy(&line.expect("readable")));
-        }
-        child.kill().expect("alive: it never ends by itself");
-        child.wait().expect("reaped");
-        // what it still said before it died counts too
-        for line in lines {
-            told.hear(&String::from_utf8_lossy(&line.expect("readable")));
-        }
+        let lines = 40 + 397 * run;
+        kill_after(lines, "child_allocates_until_killed", dir.path(), run, |said| told.hear(said));
 
         let (ipam, _) = Ipam::open(dir.path(), config()).expect("opens");
         let leases: BTreeMap<_, _> =
@@ -130,7 +100,7 @@ fn a_killed_process_loses_nothing_and_leaks_nothing() {
 /// Does nothing unless started by the test below, under a limit on the size of files: four threads allocate until that is reached.
 #[test]
 fn child_allocates_until_the_disk_is_full() {
-    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else { return };
+    let Some(Child { dir, .. }) = Child::of_environment() else { return };
     let (ipam, _) = Ipam::open(dir, config()).expect("opens");
     let allocate = |owner: &str| ipam.allocate_next(owner, Families::All, Lifetime::Permanent);
     thread::scope(|scope| {
@@ -160,24 +130,14 @@ fn child_allocates_until_the_disk_is_full() {
 #[test]
 fn a_full_disk_fails_the_call_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
-    let program = child("child_allocates_until_the_disk_is_full", dir.path(), 0);
-    // 40 blocks of 512 bytes; without the signal that would kill the process, as on a disk that is full
-    let mut limited = Command::new("sh");
-    limited
-        .args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\" \"$@\""])
-        .arg(program.get_program())
-        .args(program.get_args());
-    let output = limited.env(DIR, dir.path()).env(RUN, "0").stderr(Stdio::piped()).output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let said = with_little_room("child_allocates_until_the_disk_is_full", dir.path());
 
     let (ipam, restored) = Ipam::open(dir.path(), config()).expect("opens");
     assert!(!restored.torn, "the failed write was taken back at once");
-    let said: Vec<_> =
-        text.lines().filter_map(|line| line.split_once("@has ").map(|(_, said)| said.to_owned())).collect();
+    let has: BTreeSet<_> = said.iter().filter_map(|said| said.strip_prefix("has ").map(str::to_owned)).collect();
     let leases = ipam.leases();
     let found = leases.iter().filter(|lease| &*lease.owner != ROUTER);
     let found: BTreeSet<_> = found.map(|lease| format!("{} {}", lease.owner, lease.address)).collect();
-    assert_eq!(found, said.iter().cloned().collect());
-    assert!(said.len() > 100 && text.contains(&format!("@ends {}", leases.len())), "{text}");
+    assert_eq!(found, has);
+    assert!(has.len() > 100 && said.contains(&format!("ends {}", leases.len())), "{said:?}");
 }
