@@ -202,6 +202,34 @@ fn a_restart_changes_nothing() {
     assert!(status.is_ok(), "{:?}", status.parts);
 }
 
+/// What is pinned still says by their numbers whose addresses are whose: nobody new may be taken for one of them.
+#[test]
+fn a_lost_state_directory_gives_no_number_to_somebody_new() {
+    let (node, [web, client]) = (TestNode::new(), [(); 2].map(|()| TestNetns::new()));
+    let prefixes = ["192.0.2.0/24", "198.51.100.0/24"].map(|prefix| prefix.parse().expect("a prefix"));
+    let datapath = node.open();
+    let of_pods =
+        [("web", &web), ("client", &client)].map(|(name, pod)| create(&node, &datapath, name, pod).record.identity());
+    let to_prefixes = r#"{"endpointSelector": {}, "egress": [{"toCIDR": ["192.0.2.0/24", "198.51.100.0/24"]}]}"#;
+    datapath.policy().upsert(Policy::from_json(to_prefixes).expect("a policy")).expect("in force");
+    let of_prefix = |datapath: &Datapath, prefix| datapath.ipcache().exact(prefix).expect("in force").entry.identity;
+    let of_prefixes = prefixes.map(|prefix| of_prefix(&datapath, prefix));
+    drop(datapath);
+    fs::remove_dir_all(node.state_dir()).expect("lost");
+
+    let datapath = node.open();
+    assert_eq!(datapath.endpoints().list().len(), 0, "nobody is known");
+    assert_eq!(prefixes.map(|prefix| of_prefix(&datapath, prefix)), of_prefixes, "but the map is as it was");
+    for number in 0..4 {
+        let labels = Labels::parse([format!("k8s:app=new-{number}")]).expect("labels");
+        let identity = datapath.identities().acquire(&labels).expect("free").id();
+        assert!(!of_pods.contains(&identity), "{identity} is a pod's of old");
+        let prefix = format!("203.0.113.{number}/32").parse().expect("a prefix");
+        let identity = datapath.identities().acquire_cidr(prefix).expect("free").id();
+        assert!(!of_prefixes.contains(&identity), "{identity} is a prefix's of old");
+    }
+}
+
 /// A node of before there was policy: endpoints on disk without identities, no policy anywhere.
 #[test]
 fn a_node_without_policy_is_taken_over() {

@@ -79,7 +79,7 @@ fn stories(devices: &Devices, random: &mut Random, cases: u64) -> Told {
         number += 1;
     }
     for (rig, _) in &rigs {
-        assert_eq!(rig.connection_errors(), 0, "every connection found room");
+        assert_eq!(rig.connection_errors(), [], "every connection found room");
         assert!(rig.node.budgets().iter().all(|budget| budget.lost == 0), "no event was lost");
     }
     told

@@ -31,13 +31,23 @@ const DB: usize = 1;
 /// Web's, of the connections that the tests follow.
 const PORT: u16 = 4000;
 
+/// So many packets that could not be noted because of a lock.
+fn busy(count: u64) -> Vec<(i32, u64)> {
+    vec![(libc::EBUSY, count)]
+}
+
 /// Two pods that may do everything.
 struct Node {
     rig: Rig,
     world: World,
 }
 
+/// On one whose table has an entry for each place of its buckets.
 fn on_a_node(buckets: u32, play: impl FnOnce(&mut Node) + Send) {
+    with_entries(buckets, buckets * CT_WAYS as u32, play);
+}
+
+fn with_entries(buckets: u32, entries: u32, play: impl FnOnce(&mut Node) + Send) {
     let devices = Devices::new();
     devices.run(|| {
         let mut world = World::bare(true, true);
@@ -65,7 +75,7 @@ fn on_a_node(buckets: u32, play: impl FnOnce(&mut Node) + Send) {
             };
             world.policies.insert(id, vec![line(Direction::Ingress), line(Direction::Egress)]);
         }
-        let rig = Rig::with_buckets(&world, buckets);
+        let rig = Rig::with_table(&world, buckets, entries);
         world.generation = rig.fresh_generation();
         rig.install(&world);
         play(&mut Node { rig, world });
@@ -106,15 +116,15 @@ impl Node {
         Some((connection.forward.packets, connection.reply.packets))
     }
 
-    /// Fills a bucket with open connections of others, which end in a day.
-    fn fill(&self, bucket: u32) -> Vec<CtEntry> {
+    /// Puts open connections of others into a bucket, which end in a day.
+    fn fill(&self, bucket: u32, count: usize) -> Vec<CtEntry> {
         let stranger = |number: u32| {
             let [_, _, a, b] = number.to_be_bytes();
             let side = |last, port| SocketAddr::new([172, 16, last, b].into(), port);
             FlowTuple::new(Protocol::TCP, side(a, 1), side(200, 2)).expect("one family")
         };
         let at_home = (0..).map(stranger).filter(|tuple| self.rig.table.places(tuple)[0] == bucket);
-        let entries = at_home.take(CT_WAYS).map(|tuple| {
+        let entries = at_home.take(count).map(|tuple| {
             let mut entry = CtEntry { key: tuple.key().0, state: 1, ..CtEntry::default() };
             entry.dir[0].expires = self.rig.ticks() + 86_400 * rig::TICKS;
             entry
@@ -159,7 +169,7 @@ impl Node {
 fn packets_find_their_connection_away_from_home() {
     on_a_node(4, |node| {
         let (port, [home, other]) = node.spot();
-        let strangers = node.fill(home);
+        let strangers = node.fill(home, CT_WAYS);
         node.open(port);
         assert_eq!(node.counted(port), Some((1, 1)), "one entry for both");
         let key = node.tuple(port).key().0;
@@ -182,7 +192,7 @@ fn packets_find_their_connection_away_from_home() {
         assert_eq!((node.counted(port), node.away(home)), (None, 0));
         node.open(port);
         assert_eq!((node.counted(port), look(), node.away(home)), (Some((1, 1)), vec![home], 0));
-        assert_eq!(node.rig.connection_errors(), 0);
+        assert_eq!(node.rig.connection_errors(), []);
     });
 }
 
@@ -195,7 +205,7 @@ fn every_place_of_a_bucket_is_found_on_the_short_way() {
         for port in ports {
             assert_eq!(node.counted(port), Some((2, 2)), "port {port}");
         }
-        assert_eq!(node.rig.connection_errors(), 0);
+        assert_eq!(node.rig.connection_errors(), []);
     });
 }
 
@@ -212,7 +222,7 @@ fn connections_with_the_same_tag_are_told_apart() {
         node.rig.evict(&node.tuple(first).key().0);
         node.open(second);
         assert_eq!((node.counted(first), node.counted(second)), (None, Some((4, 4))));
-        assert_eq!(node.rig.connection_errors(), 0);
+        assert_eq!(node.rig.connection_errors(), []);
     });
 }
 
@@ -231,7 +241,7 @@ fn a_flood_leaves_open_connections_in_place() {
             node.open(*port);
             assert_eq!(node.counted(*port), Some((2, 2)), "port {port}");
         }
-        assert_eq!(node.rig.connection_errors(), 0);
+        assert_eq!(node.rig.connection_errors(), []);
     });
 }
 
@@ -241,31 +251,52 @@ fn packets_pass_while_a_lock_is_held_and_what_was_not_noted_is_counted() {
         let (port, [home, other]) = node.spot();
         node.while_locked(home, || {
             node.say(WEB, port);
-            assert_eq!((node.counted(port), node.rig.connection_errors()), (None, 1));
+            assert_eq!((node.counted(port), node.rig.connection_errors()), (None, busy(1)));
         });
         node.open(port);
-        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((1, 1)), 1));
+        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((1, 1)), busy(1)));
         node.while_locked(home, || {
             // The short way needs no lock.
             node.open(port);
-            assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((2, 2)), 1));
+            assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((2, 2)), busy(1)));
         });
         node.world.next_generation();
         node.rig.install(&node.world);
         node.while_locked(home, || {
             // The long one does, to note where the next packet goes.
             node.open(port);
-            assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((2, 2)), 3));
+            assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((2, 2)), busy(3)));
         });
         node.open(port);
-        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((3, 3)), 3));
+        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((3, 3)), busy(3)));
         // Noted once, they take the short one again.
         node.while_locked(home, || node.open(port));
-        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((4, 4)), 3));
+        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((4, 4)), busy(3)));
         // Whoever is at home needs no other lock.
         node.world.next_generation();
         node.rig.install(&node.world);
         node.while_locked(other, || node.open(port));
-        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((5, 5)), 3));
+        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((5, 5)), busy(3)));
+    });
+}
+
+/// The only entry is somebody's whom nobody here asks for it.
+#[test]
+fn packets_pass_though_there_is_no_entry_for_them() {
+    const BUCKETS: u32 = 64;
+    with_entries(BUCKETS, 1, |node| {
+        let (port, [home, other]) = node.spot();
+        let asked = |bucket: &u32| *bucket == other || (bucket + BUCKETS - home) % BUCKETS <= 16;
+        let far = (0..BUCKETS).find(|bucket| !asked(bucket)).expect("fewer are asked than there are");
+        let stranger = node.fill(far, 1)[0].key;
+        for packets in [2, 4] {
+            // The answer has no connection to belong to, and its own policy lets it pass.
+            node.open(port);
+            assert_eq!((node.counted(port), node.rig.connection_errors()), (None, vec![(libc::ENOSPC, packets)]));
+        }
+        assert_eq!(node.rig.connection_keys(), [stranger]);
+        node.rig.evict(&stranger);
+        node.open(port);
+        assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((1, 1)), vec![(libc::ENOSPC, 4)]));
     });
 }

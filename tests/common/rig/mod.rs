@@ -109,11 +109,12 @@ const MAPS: [&str; 9] = [
 impl Rig {
     /// Loads the programs for a world's constants.
     pub(crate) fn load(world: &World) -> Self {
-        Self::with_buckets(world, BUCKETS)
+        // Enough that nothing is evicted, few enough to be read often.
+        Self::with_table(world, BUCKETS, BUCKETS * CT_WAYS as u32)
     }
 
-    /// The same with a table of connections of so many buckets, and an entry for each of their places.
-    pub(crate) fn with_buckets(world: &World, buckets: u32) -> Self {
+    /// The same with a table of connections of so many buckets and entries.
+    pub(crate) fn with_table(world: &World, buckets: u32, entries: u32) -> Self {
         let mut setup = Setup::new();
         if !world.has_ipv4 {
             for constant in ["cfg_router_ipv4", "cfg_pods_ipv4", "cfg_pods_ipv4_mask"] {
@@ -135,8 +136,7 @@ impl Rig {
             .set("cfg_ct_lifetime_tcp_syn", u32::from(lifetimes.tcp_syn))
             .set("cfg_ct_lifetime_closing", u32::from(lifetimes.closing))
             .set("cfg_ct_lifetime_any", u32::from(lifetimes.any));
-        // Enough that nothing is evicted, few enough to be read often.
-        setup.sizes = vec![("podwire_ct", buckets * CT_WAYS as u32), ("podwire_ct_index", buckets)];
+        setup.sizes = vec![("podwire_ct", entries), ("podwire_ct_index", buckets)];
         let node = setup.load();
         node.clear("cilium_lxc");
         for endpoint in [crate::datapath::A, crate::datapath::B] {
@@ -290,14 +290,14 @@ impl Rig {
         keys.into_iter().map(|key| (key.clone(), value(&key))).collect()
     }
 
-    /// Packets that could not be noted, of all kinds and CPUs.
-    pub(crate) fn connection_errors(&self) -> u64 {
+    /// How many packets could not be noted, by errno, on all CPUs.
+    pub(crate) fn connection_errors(&self) -> Vec<(i32, u64)> {
         let map = &self.maps["podwire_ct_errors"];
-        let of = |errno: u32| map.lookup_percpu(&errno.to_ne_bytes(), MapFlags::ANY).expect("read").unwrap_or_default();
+        let of = |errno: i32| map.lookup_percpu(&errno.to_ne_bytes(), MapFlags::ANY).expect("read").unwrap_or_default();
         let sum = |values: Vec<Vec<u8>>| -> u64 {
             values.iter().map(|bytes| u64::from_ne_bytes(*bytes.first_chunk().expect("eight bytes"))).sum()
         };
-        (0..128).map(|errno| sum(of(errno))).sum()
+        (0..128).map(|errno| (errno, sum(of(errno)))).filter(|(_, count)| *count != 0).collect()
     }
 
     fn put(&self, map: &str, key: &[u8], value: &[u8]) {
