@@ -40,11 +40,16 @@ static __always_inline int from_netdev_slowly(struct __sk_buff *skb)
 	return finish(skb, from_netdev(skb, &a), &a.from);
 }
 
+static __noinline int from_netdev_fast(struct __sk_buff *skb)
+{
+	return fast(skb, HOOK_FROM_NETWORK);
+}
+
 /* Ingress of the native device. */
 SEC("tc")
 int cil_from_netdev(struct __sk_buff *skb)
 {
-	int verdict = fast(skb, HOOK_FROM_NETWORK);
+	int verdict = from_netdev_fast(skb);
 
 	return verdict != NOT_FAST ? verdict : from_netdev_slowly(skb);
 }

@@ -85,11 +85,11 @@ struct podwire_ct_dir {
 	__u32 out_ifindex; /* device they leave by */
 	__u8 dst_mac[6]; /* written to the Ethernet header, followed by .src_mac */
 	__u8 src_mac[6];
-	__u8 in_mac[6]; /* source address the packets must come in with, where they come from a pod */
-	__u16 dst_id; /* endpoint that receives, 0 none */
 	__u8 tcp_flags; /* every TCP flag seen, as in the header's 14th byte */
 	__u8 pad;
 	__u16 lifetime; /* seconds that a packet of this direction keeps the entry */
+	__u8 in_mac[6]; /* source address the packets must come in with, where they come from a pod */
+	__u16 dst_id; /* endpoint that receives, 0 none */
 };
 
 struct podwire_ct_entry {

@@ -76,6 +76,12 @@ static __always_inline __u64 load64(const void *from)
 	return *(const __u64 *)from;
 }
 
+/* Through a pointer that the compiler knows nothing of: of a member it would take what its struct's alignment allows. */
+static __always_inline void store64(void *to, __u64 value)
+{
+	*(__u64 *)to = value;
+}
+
 /* Sixteen bytes in two steps; of memory that may lie anywhere the compiler makes sixteen, and the shifts between. */
 static __always_inline void copy_ipv6(void *to, const void *from)
 {

@@ -51,7 +51,8 @@ static __always_inline void path_write(struct podwire_ct_dir *dir, const struct 
 	dir->in_ifindex = path->in_ifindex;
 	dir->out_ifindex = path->out_ifindex;
 	*(__u64 *)dir->dst_mac = load64(path->macs);
-	*(__u64 *)(dir->dst_mac + 8) = load64(path->macs + 8);
+	*(__u32 *)(dir->src_mac + 2) = *(const __u32 *)(path->macs + 8);
+	*(__u32 *)dir->in_mac = *(const __u32 *)(path->macs + 12);
 	*(__u16 *)(dir->in_mac + 4) = path->in_mac_tail;
 	dir->dst_id = path->dst_id;
 	stores_in_order(dir->seal);

@@ -82,13 +82,12 @@ static __always_inline struct podwire_ct_entry *way_entry(const struct podwire_c
 #define TAG_ONES 0x0001000100010001ULL
 #define RANK_ONES 0x0101010101010101ULL
 
-/* The top bit of every 16-bit lane that is `value`. */
+/* The top bit of the first 16-bit lane that is `value`, and of who knows which ones above; 0 where there is none. */
 static __always_inline __u64 tag_lanes(__u64 tags, __u16 value)
 {
-	const __u64 low = ~(TAG_ONES << 15);
 	__u64 differs = tags ^ value * TAG_ONES;
 
-	return ~(((differs & low) + low) | differs) & ~low;
+	return (differs - TAG_ONES) & ~differs & TAG_ONES << 15;
 }
 
 /* The top bit of every 8-bit lane that is `value`. */
@@ -100,10 +99,10 @@ static __always_inline __u64 rank_lanes(__u64 ranks, __u8 value)
 	return ~(((differs & low) + low) | differs) & ~low;
 }
 
-/* The first lane whose top bit is set; a product moves its number, one of those in the multiplier, to the top. */
+/* The first lane whose top bit is set; a product moves its number, one of those in the multiplier, to the top bits. */
 static __always_inline __u32 first_tag_lane(__u64 lanes)
 {
-	return ((lanes & -lanes) >> 15) * 0x0000000100020003ULL >> 48;
+	return ((lanes & -lanes) >> 15) * 0x000040008000c000ULL >> 62;
 }
 
 static __always_inline __u32 first_rank_lane(__u64 lanes)

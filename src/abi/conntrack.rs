@@ -43,16 +43,16 @@ shared_struct! {
         pub dst_mac: [u8; 6],
         /// Source address written to the Ethernet header.
         pub src_mac: [u8; 6],
-        /// Source address the packets must come in with, where they come from a pod.
-        pub in_mac: [u8; 6],
-        /// Endpoint that receives; 0 for none.
-        pub dst_id: u16,
         /// Every TCP flag seen, as in the header's fourteenth byte.
         pub tcp_flags: u8,
         /// Padding, zero.
         pub pad: u8,
         /// Seconds for which a packet of this direction keeps the entry.
         pub lifetime: u16,
+        /// Source address the packets must come in with, where they come from a pod.
+        pub in_mac: [u8; 6],
+        /// Endpoint that receives; 0 for none.
+        pub dst_id: u16,
     }
 }
 
