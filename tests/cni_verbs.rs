@@ -12,7 +12,7 @@ use common::cni::{Call, Host, answered, unreachable};
 use common::netns::TestNetns;
 use podwire::ErrorKind;
 use podwire::cni::{Attachment, DeletionQueue, Outcome};
-use podwire::endpoint::veth::{Veth, VethSpec};
+use podwire::endpoint::veth::{OffloadLimits, Veth, VethSpec};
 use podwire::netlink::{LinkChange, RouteSpec, Socket};
 use serde_json::{Value, json};
 
@@ -72,11 +72,44 @@ fn what_an_agent_tells_with_the_addresses_is_not_asked_for() {
 }
 
 #[test]
+fn the_pair_gets_the_limits_that_the_agent_tells() {
+    let offload = OffloadLimits { gro: 65_000, gso: 64_000, ..OffloadLimits::default() };
+    for (wish, mtu) in [(None, 1400), (Some(1300), 1300)] {
+        let (host, pod) = (Host::new(), TestNetns::new());
+        host.agent.state().limits = Some((1400, offload));
+        let mut conf = host.conf("1.1.0");
+        if let Some(wish) = wish {
+            conf["mtu"] = json!(wish);
+        }
+        let result = host.add("abc", &pod, &conf);
+        let outside = host.netns.socket().link_by_name(&host.devices()[0]).expect("the host's side");
+        let inside = pod.socket().link_by_name("eth0").expect("the pod's side");
+        for (link, interface) in [outside, inside].iter().zip(0..) {
+            assert_eq!((link.mtu, link.gro_max_size, link.gso_max_size), (mtu, Some(65_000), Some(64_000)));
+            assert_eq!(result["interfaces"][interface]["mtu"], mtu);
+        }
+    }
+}
+
+#[test]
+fn a_busy_agent_is_asked_again_and_the_pair_is_made_once() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let mut conf = host.conf("1.0.0");
+    conf["agent-timeout"] = json!(10);
+    host.agent.fail("allocate", answered(503));
+    host.agent.fail("allocate", unreachable());
+    host.add("abc", &pod, &conf);
+    // a second pair would have met the first one, and asked whose it is
+    assert_eq!(host.agent.state().calls, ["allocate", "allocate", "allocate", "settings", "create_endpoint"]);
+}
+
+#[test]
 fn whatever_fails_is_undone() {
     let cases = [
         ("settings", unreachable(), 11),
         ("settings", answered(500), 999),
         ("allocate", answered(502), 104),
+        ("allocate", answered(503), 11),
         ("allocate", unreachable(), 11),
         ("create_endpoint", answered(400), 999),
         ("create_endpoint", answered(500), 999),
@@ -89,6 +122,9 @@ fn whatever_fails_is_undone() {
         host.agent.fail(at, error);
         host.refused(&call("ADD", "abc", pod.path()), &host.conf("1.0.0"), code);
         host.assert_clean(&[&pod]);
+        if at == "allocate" {
+            assert_eq!(host.agent.state().calls, ["allocate"], "there is nothing else to ask for");
+        }
         let deletes = host.agent.state().calls.iter().filter(|call| **call == "delete_endpoint").count();
         let may_exist = at == "create_endpoint" && what.contains("status 5");
         assert_eq!(deletes, usize::from(may_exist), "{what}: what was refused is not deleted");

@@ -14,7 +14,7 @@ use super::error::{CniError, ErrorCode};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
 use super::runtime::RuntimeConfig;
-use crate::endpoint::veth::{PodNetwork, Settling, Veth, VethSpec, everything, host_network};
+use crate::endpoint::veth::{DeviceLimits, PodNetwork, Settling, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
 use crate::undo::Undo;
@@ -54,36 +54,40 @@ pub(super) fn add(
     }
     warn_of_unmet_wishes(&conf.runtime, args);
     let netns = netns::open_for(path)?;
-    let host = Socket::open()?;
+    let host = &Socket::open()?;
     let mut undo = Undo::new();
 
-    let owner = owner(attachment, args);
-    let allocation = patiently(conf.agent_timeout, || agent.allocate(&owner))?;
+    let (host_ifname, alias) =
+        (attachment.host_ifname(), Mark { network: conf.name.clone(), attachment: attachment.clone() }.alias());
+    let mut spec = VethSpec::new(&host_ifname, attachment.ifname.as_str(), &netns)?.alias(&alias).down();
+    spec.mtu = conf.mtu;
+    let (allocation, made) = allocate(agent, conf.agent_timeout, &owner(attachment, args), host, &spec)?;
     for address in allocation.addresses.clone() {
         undo.push(move || taken_back(&format!("allocation of {address}"), agent.release(&address)));
     }
+    let veth = made.or_else(|error| replace_leftover(agent, host, attachment, &spec, error))?;
+    let created = veth.clone();
+    undo.push(move || taken_back(&created.host_ifname, created.delete(host)));
+
     let settings = match &allocation.settings {
         Some(settings) => settings.clone(),
         None => patiently(conf.agent_timeout, || agent.settings())?,
     };
     let mtu = mtu(conf, &settings, &allocation)?;
-
-    let mark = Mark { network: conf.name.clone(), attachment: attachment.clone() };
-    let veth = create_veth(agent, &host, &netns, &mark, &settings, mtu.device)?;
-    let (created, host) = (veth.clone(), &host);
-    undo.push(move || taken_back(&created.host_ifname, created.delete(host)));
+    let limits = DeviceLimits { mtu: Some(mtu.device), offload: settings.offload };
 
     // the agent works on the host's side while the other is configured
     let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
+    let network = pod_network(&veth, &allocation).route_mtu(mtu.route).limits(limits);
     let mut configured = None;
-    let mut configure = || configured = Some(configure(place, &netns, &veth, &allocation, mtu.route));
+    let mut configure = || configured = Some(configure(place, &netns, &network));
     let created = agent.create_endpoint_while(&endpoint, &mut configure);
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
     let settling = configured.transpose()?;
     created?;
-    veth.bring_up(host)?;
+    veth.bring_up_within(host, &limits)?;
     veth.wait_until_running(host, CARRIER_TIMEOUT)?;
     settling.map_or(Ok(()), |settling| settling.wait()).map_err(|error| vanished(&netns, error))?;
     netns::still_there(&netns)?;
@@ -171,57 +175,67 @@ fn mtu(conf: &NetConf, settings: &NodeSettings, allocation: &Allocation) -> Resu
     Ok(Mtu { device, route: settings.route_mtu.min(device) })
 }
 
-fn create_veth(
+/// Allocates addresses, and makes the pair while the agent does: nothing of it depends on the answer but limits that
+/// can be set later. Made once however often the agent has to be asked, and not before there is one; without addresses it is
+/// deleted.
+fn allocate(
+    agent: &impl Agent,
+    patience: Duration,
+    owner: &str,
+    host: &Socket,
+    spec: &VethSpec<'_>,
+) -> Result<(Allocation, Result<Veth>), CniError> {
+    let make = || Veth::create(host, spec);
+    let mut made = None;
+    let allocated = patiently(patience, || agent.allocate_while(owner, &mut || _ = made.get_or_insert_with(make)));
+    if let (Err(_), Some(Ok(veth))) = (&allocated, &made) {
+        taken_back(&veth.host_ifname, veth.delete(host));
+    }
+    Ok((allocated?, made.unwrap_or_else(make)))
+}
+
+/// Makes the pair where making it failed because an ADD that died half-way left one.
+fn replace_leftover(
     agent: &impl Agent,
     host: &Socket,
-    netns: &NetNs,
-    mark: &Mark,
-    settings: &NodeSettings,
-    mtu: u32,
+    attachment: &Attachment,
+    spec: &VethSpec<'_>,
+    error: crate::Error,
 ) -> Result<Veth, CniError> {
-    let attachment = &mark.attachment;
-    let (host_ifname, alias) = (attachment.host_ifname(), mark.alias());
-    let spec = VethSpec::new(&host_ifname, attachment.ifname.as_str(), netns)?
-        .mtu(mtu)
-        .offload(settings.offload)
-        .alias(&alias)
-        .down();
-    let error = match Veth::create(host, &spec) {
-        Ok(veth) => return Ok(veth),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => error,
-        Err(error) => return Err(vanished(netns, error)),
-    };
+    let netns = spec.netns;
+    if error.kind() != ErrorKind::AlreadyExists {
+        return Err(vanished(netns, error));
+    }
     let Some(found) = device::find(host, attachment)? else {
         let message = format!("interface {} exists already in {}", attachment.ifname.as_str(), netns.path().display());
         return Err(CniError::new(ErrorCode::AlreadyAttached, message).with_details(error.to_string()));
     };
-    // an ADD that died half-way leaves a device without an endpoint
+    // such a device has no endpoint
     match agent.endpoint_health(attachment) {
         Err(unknown) if unknown.kind() == ErrorKind::NotFound => {}
         _ => return Err(CniError::new(ErrorCode::AlreadyAttached, format!("{attachment} is attached already"))),
     }
-    log::warn!("{host_ifname} is left from an ADD that did not end: deleted");
+    log::warn!("{} is left from an ADD that did not end: deleted", spec.host_ifname);
     for done in [host.link_delete(found), agent.delete_endpoint(attachment)] {
         match done {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
     }
-    Veth::create(host, &spec).map_err(|error| vanished(netns, error))
+    Veth::create(host, spec).map_err(|error| vanished(netns, error))
 }
 
-fn configure(
-    place: Place,
-    netns: &NetNs,
-    veth: &Veth,
-    allocation: &Allocation,
-    route_mtu: u32,
-) -> Result<Settling, CniError> {
-    // where Cilium's tools look for it
-    let alt_name = format!("cilium_cni:{}", veth.pod_ifname);
-    let mut network = PodNetwork::new(veth).alt_name(&alt_name).route_mtu(route_mtu);
+fn pod_network<'a>(veth: &'a Veth, allocation: &Allocation) -> PodNetwork<'a> {
+    let mut network = PodNetwork::new(veth);
     network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
     network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
+    network
+}
+
+fn configure(place: Place, netns: &NetNs, network: &PodNetwork<'_>) -> Result<Settling, CniError> {
+    // where Cilium's tools look for it
+    let alt_name = format!("cilium_cni:{}", network.ifname);
+    let network = network.clone().alt_name(&alt_name);
     let configured = match place {
         Place::Shared => network.configure(netns),
         Place::Own => netns.enter().and_then(|()| network.configure_here()),

@@ -21,6 +21,14 @@ pub trait Agent {
     /// Allocates an address of each enabled family. Unless an endpoint with them is created, they expire by themselves.
     fn allocate(&self, owner: &str) -> Result<Allocation>;
 
+    /// The same, doing something else while the agent works, where that can be done without a thread; it is done afterwards
+    /// otherwise. It is done at most once, and not at all where the agent can't be reached.
+    fn allocate_while(&self, owner: &str, meanwhile: &mut dyn FnMut()) -> Result<Allocation> {
+        let allocation = self.allocate(owner)?;
+        meanwhile();
+        Ok(allocation)
+    }
+
     /// Releases an address that no endpoint claimed.
     fn release(&self, address: &AllocatedAddress) -> Result<()>;
 
@@ -54,6 +62,10 @@ impl<A: Agent + ?Sized> Agent for &A {
 
     fn allocate(&self, owner: &str) -> Result<Allocation> {
         (**self).allocate(owner)
+    }
+
+    fn allocate_while(&self, owner: &str, meanwhile: &mut dyn FnMut()) -> Result<Allocation> {
+        (**self).allocate_while(owner, meanwhile)
     }
 
     fn release(&self, address: &AllocatedAddress) -> Result<()> {

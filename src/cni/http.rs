@@ -59,9 +59,13 @@ impl Agent for HttpAgent {
     }
 
     fn allocate(&self, owner: &str) -> Result<Allocation> {
+        self.allocate_while(owner, &mut || ())
+    }
+
+    fn allocate_while(&self, owner: &str, meanwhile: &mut dyn FnMut()) -> Result<Allocation> {
         let request =
             IpamRequest { owner: owner.to_owned(), expiring: true, device_settings: true, ..IpamRequest::default() };
-        let mut answer = self.client.allocate(&request)?;
+        let mut answer = self.client.allocate_while(&request, meanwhile)?;
         // what is of no use is asked for once more, and refused when there is something to undo with
         let settings = answer.device_settings.take().and_then(|settings| self.node_settings(settings).ok());
         let allocation = allocation(answer);

@@ -52,6 +52,31 @@ pub struct OffloadLimits {
     pub gso_ipv4: u32,
 }
 
+/// Longest packets of a pair's devices, where they differ from what it was created with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Longest packet in bytes; left as it is unless given.
+    pub mtu: Option<u32>,
+    /// Aggregation limits.
+    pub offload: OffloadLimits,
+}
+
+impl DeviceLimits {
+    /// Brings a device up under these limits.
+    fn up(&self) -> LinkChange<'static> {
+        let limit = |bytes: u32| (bytes != 0).then_some(bytes);
+        LinkChange {
+            up: Some(true),
+            mtu: self.mtu,
+            gso_max_size: limit(self.offload.gso),
+            gro_max_size: limit(self.offload.gro),
+            gso_ipv4_max_size: limit(self.offload.gso_ipv4),
+            gro_ipv4_max_size: limit(self.offload.gro_ipv4),
+            ..LinkChange::default()
+        }
+    }
+}
+
 /// A veth pair to be created.
 #[derive(Clone, Debug)]
 pub struct VethSpec<'a> {
@@ -190,7 +215,16 @@ impl Veth {
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) when the pair is gone.
     pub fn bring_up(&self, host: &Socket) -> Result<()> {
-        host.link_set_up(self.host_ifindex)
+        self.bring_up_within(host, &DeviceLimits::default())
+    }
+
+    /// The same with limits that were not known when the pair was created. The pod's side has [its own](PodNetwork::limits).
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the pair is gone.
+    pub fn bring_up_within(&self, host: &Socket, limits: &DeviceLimits) -> Result<()> {
+        host.link_set(self.host_ifindex, &limits.up())
     }
 
     /// Deletes the pair. The kernel waits for running packet handlers: about 20 ms.
@@ -236,6 +270,8 @@ pub struct PodNetwork<'a> {
     pub gateway_mac: MacAddr,
     /// Longest packet in bytes by the default routes; the device's unless given.
     pub route_mtu: Option<u32>,
+    /// Limits of the device, where they were not known when it was created.
+    pub limits: DeviceLimits,
 }
 
 impl<'a> PodNetwork<'a> {
@@ -249,6 +285,7 @@ impl<'a> PodNetwork<'a> {
             ipv6: None,
             gateway_mac: veth.host_mac,
             route_mtu: None,
+            limits: DeviceLimits::default(),
         }
     }
 
@@ -268,6 +305,12 @@ impl<'a> PodNetwork<'a> {
     #[must_use]
     pub fn route_mtu(self, mtu: u32) -> Self {
         Self { route_mtu: Some(mtu), ..self }
+    }
+
+    /// With these limits of the device; the host's side has [its own](Veth::bring_up_within).
+    #[must_use]
+    pub fn limits(self, limits: DeviceLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// With another name for the device.
@@ -315,7 +358,7 @@ impl<'a> PodNetwork<'a> {
         if let Some(loopback) = IfIndex::new(LOOPBACK) {
             requests.push(Request::link_set(loopback, &up)?);
         }
-        requests.push(Request::link_set(self.ifindex, &up)?);
+        requests.push(Request::link_set(self.ifindex, &self.limits.up())?);
         if let Some(name) = self.alt_name {
             requests.push(Request::link_add_alt_name(self.ifindex, name)?);
         }

@@ -29,17 +29,20 @@ pub struct State {
     pub unhealthy: bool,
     /// Whether the settings come along with the addresses.
     pub tells_settings: bool,
+    /// MTU of the pods' devices, and their aggregation limits.
+    pub limits: Option<(u32, OffloadLimits)>,
     pub calls: Vec<&'static str>,
     /// A namespace to be removed when this call comes.
     pub remove_at: Option<(&'static str, PathBuf)>,
 }
 
-/// The settings of the node.
-const SETTINGS: NodeSettings = NodeSettings {
-    device_mtu: 1500,
-    route_mtu: 1450,
-    offload: OffloadLimits { gro: 0, gso: 0, gro_ipv4: 0, gso_ipv4: 0 },
-};
+impl State {
+    /// The settings of the node.
+    fn settings(&self) -> NodeSettings {
+        let (device_mtu, offload) = self.limits.unwrap_or((1500, OffloadLimits::default()));
+        NodeSettings { device_mtu, route_mtu: 1450, offload }
+    }
+}
 
 #[derive(Default)]
 pub struct FakeAgent(Mutex<State>);
@@ -76,8 +79,7 @@ pub fn answered(status: u16) -> Error {
 
 impl Agent for FakeAgent {
     fn settings(&self) -> Result<NodeSettings> {
-        drop(self.called("settings")?);
-        Ok(SETTINGS)
+        Ok(self.called("settings")?.settings())
     }
 
     fn allocate(&self, _: &str) -> Result<Allocation> {
@@ -94,8 +96,17 @@ impl Agent for FakeAgent {
             addresses: addresses.map(allocated).into(),
             gateway_v4: Some(Ipv4Addr::new(10, 8, 0, 254)),
             gateway_v6: Some(Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 0xfe)),
-            settings: state.tells_settings.then_some(SETTINGS),
+            settings: state.tells_settings.then(|| state.settings()),
         })
+    }
+
+    /// As the real agent's client: the caller does its part once the request is on its way, whatever the answer will be.
+    fn allocate_while(&self, owner: &str, meanwhile: &mut dyn FnMut()) -> Result<Allocation> {
+        let answer = self.allocate(owner);
+        if !matches!(answer, Err(Error::AgentUnavailable { .. })) {
+            meanwhile();
+        }
+        answer
     }
 
     fn release(&self, address: &AllocatedAddress) -> Result<()> {

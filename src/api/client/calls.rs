@@ -43,6 +43,11 @@ impl Client {
 
     /// Allocates the next free address of one or both families.
     pub fn allocate(&self, request: &IpamRequest) -> Result<IpamResponse> {
+        self.allocate_while(request, || ())
+    }
+
+    /// The same, doing something else while a [plain](super::ClientBuilder::plain) client waits; with others it is done before.
+    pub fn allocate_while(&self, request: &IpamRequest, mut meanwhile: impl FnMut()) -> Result<IpamResponse> {
         let mut query = Query::default();
         query.add("owner", &request.owner);
         if let Some(family) = request.family {
@@ -58,7 +63,7 @@ impl Client {
         let path = query.after("/v1/ipam");
         let wishes = [("expiration", request.expiring), ("device-settings", request.device_settings)];
         let headers: Vec<_> = wishes.iter().filter(|(_, wished)| *wished).map(|(name, _)| (*name, "true")).collect();
-        let answer = self.send(Method::POST, &path, &headers, Some(&[]))?;
+        let answer = self.send_while(Method::POST, &path, &headers, Some(&[]), &mut meanwhile)?;
         self.read(&Method::POST, &path, answer)
     }
 
