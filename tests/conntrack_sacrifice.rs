@@ -124,6 +124,19 @@ fn then_who_has_ended_or_never_got_an_answer_in_the_other_bucket() {
     assert_eq!(full.let_in(), (vec![(OTHER, 5)], OTHER));
 }
 
+#[test]
+fn nobody_goes_to_an_other_bucket_whose_lock_is_held() {
+    // Neither to its free place, nor to that of one who is over.
+    for other in [&open()[..7], &with(&[(6, (OVER, 9000))])] {
+        let full = Full::new(with(&[(4, (OPEN, -9))]), other);
+        assert_eq!(full.table.while_locked(OTHER, || full.let_in()), (vec![(HOME, 4)], HOME));
+    }
+    // The lock of one who needs nothing there is given back.
+    let full = Full::new(with(&[(3, (OVER, 500))]), &open());
+    assert_eq!(full.let_in(), (vec![(HOME, 3)], HOME));
+    full.table.empty_and_check();
+}
+
 /// Or whoever sends many first packets would know which of them is kept.
 #[test]
 fn among_those_who_never_got_an_answer_chance_decides() {

@@ -92,7 +92,7 @@ impl Table {
         let lock = self.word(bucket, std::mem::offset_of!(CtBucket, lock));
         assert_eq!(lock.swap(1, Ordering::Acquire), 0);
         let done = work();
-        lock.store(0, Ordering::Release);
+        assert_eq!(lock.swap(0, Ordering::Release), 1, "somebody else gave it back");
         done
     }
 
