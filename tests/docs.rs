@@ -1,4 +1,5 @@
-//! What the pages say that can be compared with the code: layouts and names of maps, drop reasons, links. Rootless.
+//! What the pages say that can be compared with the code: layouts and names of maps, drop reasons, links; and what the list of
+//! wrong changes does. Rootless.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -152,6 +153,27 @@ fn every_drop_reason_in_use_is_explained() {
     assert_eq!(explained.keys().collect::<BTreeSet<_>>(), used.keys().collect::<BTreeSet<_>>(), "{used:?}");
     for (number, text) in explained {
         assert_eq!(DropReason::from_number(number).map(DropReason::text), Some(text));
+    }
+}
+
+/// scripts/mutations.sh could not make a change whose line has gone.
+#[test]
+fn wrong_changes_are_of_lines_that_stand_in_the_code() {
+    let list = read("tests/mutations.txt");
+    let mut lines = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut names = BTreeSet::new();
+    while let Some(name) = lines.next() {
+        if let Some(tests) = name.strip_prefix("first: ") {
+            let exists = |test: &str| root().join("tests").join(test).with_extension("rs").exists();
+            assert!(tests.split(' ').all(exists), "{tests}");
+            continue;
+        }
+        let mut part = |what: &str| lines.next().and_then(|line| line.strip_prefix(what));
+        let (Some(file), Some(old), Some(new)) = (part("file: "), part("old: "), part("new: ")) else {
+            panic!("{name}: file, old and new are to follow");
+        };
+        assert!(read(Path::new("bpf").join(file)).contains(old), "{name}: not in bpf/{file}: {old}");
+        assert!(old != new && names.insert(name), "{name}: changes nothing, or stands twice");
     }
 }
 
