@@ -1,56 +1,46 @@
 //! Attaching to devices: both modes, replacement in place, other owners, death and return.
 
 mod common;
+#[path = "attach_devices/rig.rs"]
+mod rig;
 
 use std::fs;
-use std::net::UdpSocket;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use common::bpf::{BpfRoot, PROBE, kernel_at_least, read_u64, tcx_or_skip};
+use common::bpf::{BpfRoot, PROBE, kernel_at_least, tcx_or_skip};
 use common::netns::TestNetns;
-use podwire::netlink::{AddressSpec, DeviceSpec, FilterSpec, NeighbourSpec, Socket, VethSpec};
-use podwire::program::{
-    AttachMode, Attached, Attacher, Constants, Device, Direction, Loader, Program, ProgramSet, Via,
-};
-use podwire::{ErrorKind, IfIndex, MacAddr};
-
-const INGRESS: &str = "probe_from_the_device";
-const EGRESS: &str = "probe_to_the_device";
+use podwire::ErrorKind;
+use podwire::netlink::{FilterSpec, Socket};
+use podwire::program::{AttachMode, Attached, Attacher, Device, Direction, Loader, Via};
+use rig::*;
 
 #[test]
 fn both_modes_put_the_programs_on_their_hooks() {
-    for mode in modes() {
-        in_netns(|root, socket| {
-            let device = make_device(socket, "dev0");
-            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
-            let set = load(root, 0);
-            let held = attach_both(&attacher, device, &set);
-            send(20);
-            wait_until("every packet was seen", || packets(&set) == 20);
+    in_each_mode(|root, _, device, attacher| {
+        let set = load(root, 0);
+        let held = attach_both(attacher, device, &set);
+        send(20);
+        wait_until("every packet was seen", || packets(&set) == 20);
 
-            for (direction, name) in [(Direction::Ingress, INGRESS), (Direction::Egress, EGRESS)] {
-                let found = attacher.query(device, direction).expect("query");
-                let [attached] = found.as_slice() else { panic!("{found:?}") };
-                assert!(attached.ours);
-                let program = set.program(name).expect("loaded");
-                let info = attached.program.as_ref().expect("a program");
-                assert_eq!((info.id, info.tag), (program.id(), program.tag()));
-                assert_eq!(info.name, name[..15], "the kernel's name");
-                match (&attached.via, mode) {
-                    (Via::Filter { priority: 1, handle: 1, name: Some(name), .. }, AttachMode::Clsact) => {
-                        assert_eq!(name, "cilium-dev0");
-                    }
-                    (Via::Tcx { link_id: Some(_), pin: Some(pin) }, AttachMode::Tcx) => {
-                        assert_eq!(*pin, root.path().join("podwire/devices/dev0/links").join(name));
-                    }
-                    (via, mode) => panic!("{via:?} with {mode}"),
+        for (direction, name) in [(Direction::Ingress, INGRESS), (Direction::Egress, EGRESS)] {
+            let found = attacher.query(device, direction).expect("query");
+            let [attached] = found.as_slice() else { panic!("{found:?}") };
+            assert!(attached.ours);
+            let program = set.program(name).expect("loaded");
+            let info = attached.program.as_ref().expect("a program");
+            assert_eq!((info.id, info.tag), (program.id(), program.tag()));
+            assert_eq!(info.name, name[..15], "the kernel's name");
+            match (&attached.via, attacher.mode()) {
+                (Via::Filter { priority: 1, handle: 1, name: Some(name), .. }, AttachMode::Clsact) => {
+                    assert_eq!(name, "cilium-dev0");
                 }
+                (Via::Tcx { link_id: Some(_), pin: Some(pin) }, AttachMode::Tcx) => {
+                    assert_eq!(*pin, root.path().join("podwire/devices/dev0/links").join(name));
+                }
+                (via, mode) => panic!("{via:?} with {mode}"),
             }
-            drop(held);
-        });
-    }
+        }
+        drop(held);
+    });
 }
 
 #[test]
@@ -73,92 +63,76 @@ fn the_filter_is_what_tc_shows() {
 
 #[test]
 fn dropping_detaches_and_pinning_does_not() {
-    for mode in modes() {
-        in_netns(|root, socket| {
-            let device = make_device(socket, "dev0");
-            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
-            let set = load(root, 0);
-            let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
-            assert_eq!(count(&attacher, device), 1);
-            drop(attachment);
-            assert_eq!(count(&attacher, device), 0);
-            assert!(!socket.clsact_exists(device.index).expect("query"), "clsact goes with its last filter");
+    in_each_mode(|root, socket, device, attacher| {
+        let set = load(root, 0);
+        let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
+        assert_eq!(count(attacher, device), 1);
+        drop(attachment);
+        assert_eq!(count(attacher, device), 0);
+        assert!(!socket.clsact_exists(device.index).expect("query"), "clsact goes with its last filter");
 
-            let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
-            let pinned = attachment.pin().expect("pin");
-            assert_eq!(pinned.mode(), mode);
-            drop(pinned);
-            assert_eq!(count(&attacher, device), 1);
-            attacher.find(device, Direction::Ingress).expect("find").expect("attached").detach().expect("detach");
-            assert_eq!(count(&attacher, device), 0);
-            assert!(attacher.find(device, Direction::Ingress).expect("find").is_none());
-        });
-    }
+        let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
+        let pinned = attachment.pin().expect("pin");
+        assert_eq!(pinned.mode(), attacher.mode());
+        drop(pinned);
+        assert_eq!(count(attacher, device), 1);
+        attacher.find(device, Direction::Ingress).expect("find").expect("attached").detach().expect("detach");
+        assert_eq!(count(attacher, device), 0);
+        assert!(attacher.find(device, Direction::Ingress).expect("find").is_none());
+    });
 }
 
 #[test]
 fn a_program_is_replaced_in_place_without_missing_a_packet() {
-    for mode in modes() {
-        in_netns(|root, socket| {
-            let device = make_device(socket, "dev0");
-            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
-            let (old, new) = (load(root, 0), load(root, 0));
-            let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach");
-            let link = first.pin().expect("pin").link_id();
-            assert_eq!(link.is_some(), mode == AttachMode::Tcx);
-            let rounds = 50;
-            for round in 0..rounds {
-                let next = if round % 2 == 0 { &new } else { &old };
-                send(10);
-                let again = attacher.attach(device, Direction::Ingress, program(next)).expect("attach again");
-                let again = again.pin().expect("pin again");
-                assert_eq!(again.link_id(), link, "the same link");
-                assert_eq!(again.program_id(), program(next).id());
-                assert_eq!(count(&attacher, device), 1);
-            }
-            wait_until("each packet was seen by one of the two", || packets(&old) + packets(&new) == 10 * rounds);
-            assert!(packets(&new) > 0 && packets(&old) > 0);
-        });
-    }
+    in_each_mode(|root, _, device, attacher| {
+        let (old, new) = (load(root, 0), load(root, 0));
+        let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach");
+        let link = first.pin().expect("pin").link_id();
+        assert_eq!(link.is_some(), attacher.mode() == AttachMode::Tcx);
+        let rounds = 50;
+        for round in 0..rounds {
+            let next = if round % 2 == 0 { &new } else { &old };
+            send(10);
+            let again = attacher.attach(device, Direction::Ingress, program(next)).expect("attach again");
+            let again = again.pin().expect("pin again");
+            assert_eq!(again.link_id(), link, "the same link");
+            assert_eq!(again.program_id(), program(next).id());
+            assert_eq!(count(attacher, device), 1);
+        }
+        wait_until("each packet was seen by one of the two", || packets(&old) + packets(&new) == 10 * rounds);
+        assert!(packets(&new) > 0 && packets(&old) > 0);
+    });
 }
 
 #[test]
 fn an_attachment_that_was_replaced_leaves_the_newer_program() {
-    for mode in modes() {
-        in_netns(|root, socket| {
-            let device = make_device(socket, "dev0");
-            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
-            let (old, new) = (load(root, 0), load(root, 0));
-            let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach");
-            let second = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer");
-            let second = second.pin().expect("pin");
-            drop(first);
-            let found = attacher.query(device, Direction::Ingress).expect("query");
-            let ids: Vec<u32> = found.iter().flat_map(|attached| &attached.program).map(|program| program.id).collect();
-            assert_eq!(ids, [program(&new).id()]);
-            second.detach().expect("detach");
-            assert_eq!(count(&attacher, device), 0);
-        });
-    }
+    in_each_mode(|root, _, device, attacher| {
+        let (old, new) = (load(root, 0), load(root, 0));
+        let first = attacher.attach(device, Direction::Ingress, program(&old)).expect("attach");
+        let second = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer");
+        let second = second.pin().expect("pin");
+        drop(first);
+        let found = attacher.query(device, Direction::Ingress).expect("query");
+        let ids: Vec<u32> = found.iter().flat_map(|attached| &attached.program).map(|program| program.id).collect();
+        assert_eq!(ids, [program(&new).id()]);
+        second.detach().expect("detach");
+        assert_eq!(count(attacher, device), 0);
+    });
 }
 
 #[test]
 fn what_was_permanent_remains_when_a_replacement_is_dropped() {
-    for mode in modes() {
-        in_netns(|root, socket| {
-            let device = make_device(socket, "dev0");
-            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
-            let (old, new) = (load(root, 0), load(root, 0));
-            attacher.attach(device, Direction::Ingress, program(&old)).expect("attach").pin().expect("pin");
-            drop(attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer"));
-            let found = attacher.find(device, Direction::Ingress).expect("find").expect("no hole was opened");
-            assert_eq!(found.program_id(), program(&new).id());
+    in_each_mode(|root, _, device, attacher| {
+        let (old, new) = (load(root, 0), load(root, 0));
+        attacher.attach(device, Direction::Ingress, program(&old)).expect("attach").pin().expect("pin");
+        drop(attacher.attach(device, Direction::Ingress, program(&new)).expect("attach the newer"));
+        let found = attacher.find(device, Direction::Ingress).expect("find").expect("no hole was opened");
+        assert_eq!(found.program_id(), program(&new).id());
 
-            let again = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach again");
-            again.detach().expect("detach");
-            assert_eq!(count(&attacher, device), 0);
-        });
-    }
+        let again = attacher.attach(device, Direction::Ingress, program(&new)).expect("attach again");
+        again.detach().expect("detach");
+        assert_eq!(count(attacher, device), 0);
+    });
 }
 
 #[test]
@@ -394,21 +368,17 @@ fn the_older_ingress_discipline_is_refused() {
 
 #[test]
 fn a_device_that_is_gone_is_not_found() {
-    for mode in modes() {
-        in_netns(|root, socket| {
-            let device = make_device(socket, "dev0");
-            let set = load(root, 0);
-            let attacher = Attacher::new(root.path(), mode).expect("an attacher");
-            let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
-            let pinned = attachment.pin().expect("pin");
-            socket.link_delete(device.index).expect("delete the device");
-            let error = attacher.attach(device, Direction::Ingress, program(&set)).expect_err("no device");
-            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-            assert!(error.to_string().contains("dev0"), "{error}");
-            pinned.detach().expect("what went with the device is fine");
-            attacher.detach_all(device).expect("and again");
-        });
-    }
+    in_each_mode(|root, socket, device, attacher| {
+        let set = load(root, 0);
+        let attachment = attacher.attach(device, Direction::Ingress, program(&set)).expect("attach");
+        let pinned = attachment.pin().expect("pin");
+        socket.link_delete(device.index).expect("delete the device");
+        let error = attacher.attach(device, Direction::Ingress, program(&set)).expect_err("no device");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(error.to_string().contains("dev0"), "{error}");
+        pinned.detach().expect("what went with the device is fine");
+        attacher.detach_all(device).expect("and again");
+    });
 }
 
 #[test]
@@ -439,105 +409,4 @@ fn attach_modes_have_names() {
     }
     let error = "netkit".parse::<AttachMode>().expect_err("not a mode");
     assert_eq!(error.to_string(), "attach mode: \"netkit\": must be auto, tcx or clsact");
-}
-
-/// What this kernel has: tcx came with Linux 6.6.
-fn modes() -> Vec<AttachMode> {
-    if tcx_or_skip() { vec![AttachMode::Tcx, AttachMode::Clsact] } else { vec![AttachMode::Clsact] }
-}
-
-/// Runs a test in a namespace of its own, with pins of its own.
-fn in_netns(test: impl Fn(&BpfRoot, &Socket) + Sync) {
-    let netns = TestNetns::with_loopback();
-    let root = BpfRoot::new();
-    netns.run(|| {
-        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("no packet but ours");
-        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("no packet but ours");
-        test(&root, &Socket::open().expect("a routing socket"));
-    });
-}
-
-/// A veth device whose other end, `peer0`, sends it what goes to 192.0.2.2.
-fn make_device<'a>(socket: &Socket, name: &'a str) -> Device<'a> {
-    let mac: MacAddr = "02:00:00:00:00:02".parse().expect("a MAC address");
-    let device = DeviceSpec { name, mac: Some(mac), ..DeviceSpec::default() };
-    let peer = DeviceSpec { name: "peer0", ..DeviceSpec::default() };
-    let pair = socket.link_create_veth(&VethSpec { device, up: true, peer }).expect("create a veth pair");
-    socket.link_set_up(pair.peer_index).expect("bring the peer up");
-    let prefix = "192.0.2.1/24".parse().expect("a prefix");
-    socket.address_add(&AddressSpec::new(pair.peer_index, prefix)).expect("an address");
-    let address = "192.0.2.2".parse().expect("an address");
-    socket.neighbour_set(&NeighbourSpec { device: pair.peer_index, address, mac }).expect("a neighbour");
-    Device { name, index: pair.index }
-}
-
-fn make_bare_device<'a>(socket: &Socket, name: &'a str) -> Device<'a> {
-    let device = DeviceSpec { name, ..DeviceSpec::default() };
-    let peer = name.replace("lxc", "tmp");
-    let peer = DeviceSpec { name: &peer, ..DeviceSpec::default() };
-    let pair = socket.link_create_veth(&VethSpec { device, up: true, peer }).expect("create a veth pair");
-    Device { name, index: pair.index }
-}
-
-fn send(count: usize) {
-    let socket = UdpSocket::bind("192.0.2.1:0").expect("a socket");
-    for _ in 0..count {
-        socket.send_to(b"probe", "192.0.2.2:9").expect("send");
-    }
-}
-
-fn load(root: &BpfRoot, verdict: i32) -> ProgramSet {
-    let mut constants = Constants::new();
-    constants.set("cfg_verdict", verdict);
-    Loader::new(root.maps()).object(PROBE).constants(constants).load().expect("the probe loads")
-}
-
-fn program(set: &ProgramSet) -> &Program {
-    set.program(INGRESS).expect("the probe has it")
-}
-
-fn attach_both(attacher: &Attacher, device: Device<'_>, set: &ProgramSet) -> Vec<podwire::program::PinnedAttachment> {
-    let egress = set.program(EGRESS).expect("the probe has it");
-    let wanted = [(Direction::Ingress, program(set)), (Direction::Egress, egress)];
-    let attachments = attacher.attach_all(device, &wanted).expect("attach");
-    attachments.into_iter().map(|attachment| attachment.pin().expect("pin")).collect()
-}
-
-/// How many packets the program on ingress saw.
-fn packets(set: &ProgramSet) -> u64 {
-    read_u64(set, "probe.bss", 0)
-}
-
-fn count(attacher: &Attacher, device: Device<'_>) -> usize {
-    attacher.query(device, Direction::Ingress).expect("query").len()
-}
-
-fn filters(socket: &Socket, device: Device<'_>) -> Vec<podwire::netlink::Filter> {
-    let of = |direction| socket.filters(device.index, direction).expect("the filters");
-    [of(Direction::Ingress), of(Direction::Egress)].concat()
-}
-
-fn foreign_filter<'a>(device: Device<'_>, program: &'a Program, priority: u16, name: &'a str) -> FilterSpec<'a> {
-    let device: IfIndex = device.index;
-    let direction = Direction::Ingress;
-    FilterSpec { device, direction, priority, handle: 1, program: program.fd(), name, direct_action: true }
-}
-
-fn link_pin(root: &BpfRoot, device: &str) -> PathBuf {
-    root.path().join("podwire/devices").join(device).join("links").join(INGRESS)
-}
-
-/// Runs tc in the calling thread's namespace.
-fn tc(arguments: &[&str]) -> String {
-    let output = Command::new("tc").args(arguments).output().expect("tc is installed");
-    assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within 5 s: {what}");
-        std::thread::yield_now();
-    }
 }

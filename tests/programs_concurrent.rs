@@ -2,29 +2,18 @@
 //! that moves a pod between two devices and turns a policy over, against new connections that push old ones out of the table, and
 //! against somebody who deletes them. No packet may go by what was never true, or is true no more. Needs root.
 
-#[path = "common/bpf.rs"]
-mod bpf;
-#[path = "common/datapath.rs"]
-mod datapath;
-#[path = "common/model/mod.rs"]
-mod model;
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "common/netns.rs"]
-mod netns;
-#[path = "common/packets.rs"]
-mod packets;
-#[path = "common/rig/mod.rs"]
-mod rig;
+#[path = "common/programs.rs"]
+mod programs;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use datapath::{FROM_CONTAINER, PASS, REDIRECT, SHOT, TO_CONTAINER, hex};
-use model::{Direction, Endpoint, Entry, PortPrefix, World};
-use packets::*;
 use podwire::program::{ProgramSet, SkBuff, test_run};
-use rig::{Devices, Rig, SLOTS};
+use programs::datapath::{FROM_CONTAINER, PASS, REDIRECT, SHOT, TO_CONTAINER, hex};
+use programs::model::{Direction, Endpoint, Entry, PortPrefix, World};
+use programs::packets::*;
+use programs::rig::{Devices, Rig, SLOTS};
 
 /// How often the world changes.
 const PHASES: u64 = 200;

@@ -1,24 +1,11 @@
 //! What policies make of packets, sentence by sentence. Needs root.
 
-#[path = "common/bpf.rs"]
-mod bpf;
-#[path = "common/datapath.rs"]
-mod datapath;
-#[path = "common/model/mod.rs"]
-mod model;
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "common/netns.rs"]
-mod netns;
-#[path = "common/packets.rs"]
-mod packets;
-#[path = "common/rig/mod.rs"]
-mod rig;
-#[path = "common/scene.rs"]
-mod scene;
+#[path = "common/programs.rs"]
+mod programs;
 
-use model::{Entry, PortPrefix};
-use packets::UDP;
-use scene::*;
+use programs::model::{Entry, PortPrefix};
+use programs::packets::UDP;
+use programs::scene::*;
 
 const NO_POLICY_MATCHED: u8 = 133;
 const DENIED_BY_RULE: u8 = 181;

@@ -4,21 +4,8 @@
 //! `PODWIRE_RANDOM_CASES` sets how many packets (30,000 unless set), `PODWIRE_RANDOM_SEED` repeats a run; a failure prints its
 //! seed, and the shortest story found that shows it.
 
-#[path = "common/bpf.rs"]
-mod bpf;
-#[path = "common/datapath.rs"]
-mod datapath;
-#[path = "common/model/mod.rs"]
-mod model;
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "common/netns.rs"]
-mod netns;
-#[path = "common/packets.rs"]
-mod packets;
-#[path = "common/rig/mod.rs"]
-mod rig;
-#[path = "common/story/mod.rs"]
-mod story;
+#[path = "common/programs.rs"]
+mod programs;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -26,10 +13,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use datapath::*;
-use model::World;
-use rig::{Devices, Rig};
-use story::{Random, Told, random_story, shrink};
+use programs::datapath::*;
+use programs::model;
+use programs::model::World;
+use programs::rig::{Devices, Rig};
+use programs::story::{Random, Told, random_story, shrink};
 
 /// How many steps a story has.
 const STEPS: usize = 40;

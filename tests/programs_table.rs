@@ -1,30 +1,20 @@
 //! The table of connections as packets meet it: away from home, in a flood, and while somebody holds a lock. Needs root.
 
-#[path = "common/bpf.rs"]
-mod bpf;
-#[path = "common/datapath.rs"]
-mod datapath;
-#[path = "common/model/mod.rs"]
-mod model;
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "common/netns.rs"]
-mod netns;
-#[path = "common/packets.rs"]
-mod packets;
-#[path = "common/rig/mod.rs"]
-mod rig;
+#[path = "common/programs.rs"]
+mod programs;
 
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
-use datapath::{FROM_CONTAINER, REDIRECT};
-use model::{Direction, Endpoint, Entry, PortPrefix, World};
-use packets::*;
 use podwire::abi::{CT_WAYS, CtBucket, CtEntry};
 use podwire::tables::{CtMap, FlowTuple, Protocol};
-use rig::{Devices, Rig, SLOTS};
+use programs::datapath::{FROM_CONTAINER, REDIRECT};
+use programs::model::{Direction, Endpoint, Entry, PortPrefix, World};
+use programs::packets::*;
+use programs::rig;
+use programs::rig::{Devices, Rig, SLOTS};
 
 const WEB: usize = 0;
 const DB: usize = 1;

@@ -24,8 +24,8 @@ mod outcome;
 
 pub(crate) use outcome::*;
 
-use crate::bpf::{BpfRoot, object};
-use crate::packets::{self, Mac, Upper};
+use super::bpf::{BpfRoot, object};
+use super::packets::{self, Mac, Upper};
 
 pub(crate) const FROM_CONTAINER: &str = "cil_from_container";
 pub(crate) const TO_CONTAINER: &str = "cil_to_container";

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use podwire::abi::{CtEntry, MetricsKey, PolicyVerdictNotify};
 
-use crate::datapath::{A, B, DEVICE_MAC, FROM_CONTAINER, FROM_NETDEV, GATEWAY4, GATEWAY6, NEIGHBOUR_MAC, OUTSIDE4};
-use crate::datapath::{OUTSIDE6, PASS, REDIRECT, SHOT, TO_CONTAINER, hex, source_line};
-use crate::model::{Direction, Endpoint, Entry, Key, PortPrefix, Side, World};
-use crate::packets::*;
-use crate::rig::{Devices, NETDEV, Observed, Rig, SLOTS, agreement};
+use super::datapath::{A, B, DEVICE_MAC, FROM_CONTAINER, FROM_NETDEV, GATEWAY4, GATEWAY6, NEIGHBOUR_MAC, OUTSIDE4};
+use super::datapath::{OUTSIDE6, PASS, REDIRECT, SHOT, TO_CONTAINER, hex, source_line};
+use super::model::{Direction, Endpoint, Entry, Key, PortPrefix, Side, World};
+use super::packets::*;
+use super::rig::{Devices, NETDEV, Observed, Rig, SLOTS, agreement};
 
 /// Who talks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +316,7 @@ impl Scene {
             self.rig.put_connection(&entry);
         }
         for connection in self.world.connections.values_mut() {
-            connection.halves.iter_mut().for_each(|half| half.expiry = crate::model::Expiry::Over);
+            connection.halves.iter_mut().for_each(|half| half.expiry = super::model::Expiry::Over);
         }
     }
 

@@ -24,8 +24,8 @@ pub(crate) use conntrack::{Connection, Expiry, Key, Side, State};
 pub(crate) use packet::{FragmentId, Recorded};
 pub(crate) use policy::{Direction, Entry, PortPrefix, VerdictEvent};
 
-use crate::datapath::{PASS, REDIRECT, SHOT};
-use crate::packets::Mac;
+use super::datapath::{PASS, REDIRECT, SHOT};
+use super::packets::Mac;
 
 pub(crate) const INVALID_SMAC: u8 = 130;
 pub(crate) const INVALID_SIP: u8 = 132;
@@ -245,7 +245,7 @@ impl World {
     fn in_range(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.has_ipv4 && address.octets()[..3] == [10, 0, 0],
-            IpAddr::V6(address) => self.has_ipv6 && address.octets()[..15] == crate::datapath::GATEWAY6.octets()[..15],
+            IpAddr::V6(address) => self.has_ipv6 && address.octets()[..15] == super::datapath::GATEWAY6.octets()[..15],
         }
     }
 }

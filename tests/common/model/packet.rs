@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::super::packets::{ETH, ICMPV6, IPV4, IPV6, UDP};
 use super::{Drop, INVALID_EXTHDR, INVALID_PACKET, NO_FIRST_FRAGMENT, ensure};
-use crate::packets::{ETH, ICMPV6, IPV4, IPV6, UDP};
 
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;

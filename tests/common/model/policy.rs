@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::super::datapath::FROM_CONTAINER;
 use super::packet::{Content, Tuple};
 use super::{Drop, ENDPOINT_NOT_READY, Endpoint, Ends, HOST, POLICY_DENIED, POLICY_DENY_RULE, World};
-use crate::datapath::FROM_CONTAINER;
 
 /// Seen from the endpoint. The numbers are those of counters and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use podwire::abi::ForwardPoint;
 
+use super::super::datapath::*;
+use super::super::packets::*;
 use super::packet::{Ip, Ipv4, Ipv6, is_discovery};
 use super::policy::VerdictEvent;
 use super::{
     Drop, Endpoint, FORBIDDEN_ICMP6, INVALID_PACKET, INVALID_SIP, INVALID_SMAC, UNKNOWN_SENDER, UNKNOWN_TARGET,
     UNROUTABLE, UNSUPPORTED_L3, VLAN_FILTERED, Way, World, ensure,
 };
-use crate::datapath::*;
-use crate::packets::*;
 
 type Events = Vec<VerdictEvent>;
 

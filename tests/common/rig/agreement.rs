@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use podwire::abi::{CtDir, CtEntry, CtKey, FragPorts, Ipv4FragId, Ipv6FragId};
 
+use super::super::datapath::{FROM_CONTAINER, HOST_MAC, hex};
+use super::super::model::{Connection, Expiry, Fate, FragmentId, Key, Recorded, Side, State, VerdictEvent, World};
 use super::{NETDEV, Observed, Rig, TICKS};
-use crate::datapath::{FROM_CONTAINER, HOST_MAC, hex};
-use crate::model::{Connection, Expiry, Fate, FragmentId, Key, Recorded, Side, State, VerdictEvent, World};
 
 /// How far the clock of the programs may be from the test's.
 const SLACK: u64 = 50;
@@ -43,9 +43,9 @@ pub(crate) fn fate(world: &World, program: &str, ifindex: u32, observed: &Observ
             remote_identity: notify.remote_label,
             verdict: notify.verdict,
             direction: if notify.flags & 3 == 2 {
-                crate::model::Direction::Egress
+                super::super::model::Direction::Egress
             } else {
-                crate::model::Direction::Ingress
+                super::super::model::Direction::Ingress
             },
             protocol: notify.proto,
             port: notify.dst_port,

@@ -24,10 +24,10 @@ use podwire::netlink::{DeviceSpec, VethSpec};
 use podwire::program::{SkBuff, call, test_run};
 use podwire::tables::CtMap;
 
-use crate::datapath::{Datapath, Setup, key4, key6, padded};
-use crate::model::{Direction, Endpoint, Entry, World};
-use crate::netns::TestNetns;
-use crate::packets::{ETH, IPV6};
+use super::datapath::{Datapath, Setup, key4, key6, padded};
+use super::model::{Direction, Endpoint, Entry, World};
+use super::netns::TestNetns;
+use super::packets::{ETH, IPV6};
 
 /// Endpoint ids that have a policy map from the start, so that another policy costs no wait for RCU.
 pub(crate) const SLOTS: [u16; 4] = [1001, 1002, 1003, 1004];
@@ -139,7 +139,7 @@ impl Rig {
         setup.sizes = vec![("podwire_ct", entries), ("podwire_ct_index", buckets)];
         let node = setup.load();
         node.clear("cilium_lxc");
-        for endpoint in [crate::datapath::A, crate::datapath::B] {
+        for endpoint in [super::datapath::A, super::datapath::B] {
             node.set_row(endpoint.ifindex & 0xffff, &EndpointRow::default());
         }
         let maps: BTreeMap<_, _> = MAPS.into_iter().map(|name| (name, node.map(name))).collect();

@@ -17,10 +17,10 @@ pub(crate) use random::Random;
 pub(crate) use shrink::shrink;
 pub(crate) use worlds::random_story;
 
-use crate::datapath::{hex, source_line};
-use crate::model::{Entry, Expiry, Fate, Key, World};
-use crate::packets::Mac;
-use crate::rig::{Rig, agreement};
+use super::datapath::{hex, source_line};
+use super::model::{Entry, Expiry, Fate, Key, World};
+use super::packets::Mac;
+use super::rig::{Rig, agreement};
 
 /// A node's state, and what happens then.
 #[derive(Clone, Debug)]

@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::super::datapath::*;
+use super::super::packets::*;
+use super::super::rig::{DEVICES, NETDEV};
 use super::worlds::{POOL4, POOL6};
 use super::{Packet, Random};
-use crate::datapath::*;
-use crate::packets::*;
-use crate::rig::{DEVICES, NETDEV};
 
 pub(super) fn noise(random: &mut Random, devices: &[u32; DEVICES]) -> Packet {
     let program = if random.once_in(2) { FROM_CONTAINER } else { *random.pick(&PROGRAMS) };

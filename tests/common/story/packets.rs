@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
+use super::super::datapath::*;
+use super::super::model::{Endpoint, World};
+use super::super::packets::*;
+use super::super::rig::{DEVICES, NETDEV};
 use super::noise::{extension_headers, noise};
 use super::worlds::{POOL4, POOL6, PORTS};
 use super::{Packet, Random};
-use crate::datapath::*;
-use crate::model::{Endpoint, World};
-use crate::packets::*;
-use crate::rig::{DEVICES, NETDEV};
 
 const TCP: u8 = 6;
 const SCTP: u8 = 132;

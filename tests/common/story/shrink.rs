@@ -1,7 +1,7 @@
 //! A story that shows a disagreement, cut down to what it takes.
 
+use super::super::rig::Rig;
 use super::{Change, Disagreement, Step, Story};
-use crate::rig::Rig;
 
 /// Leaves out whatever can be left out while kernel and model still disagree: steps, lines of policies, prefixes, endpoints.
 pub(crate) fn shrink(rig: &Rig, story: Story, disagreement: Disagreement) -> (Story, Disagreement) {

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
+use super::super::datapath::{A, B, GATEWAY4, GATEWAY6, NOBODY4, NOBODY6, OUTSIDE4, OUTSIDE6};
+use super::super::model::{Direction, Endpoint, Entry, HOST, PortPrefix, World};
+use super::super::rig::{DEVICES, SLOTS};
 use super::packets::{Talk, random_packet};
 use super::{Change, Random, Step, Story};
-use crate::datapath::{A, B, GATEWAY4, GATEWAY6, NOBODY4, NOBODY6, OUTSIDE4, OUTSIDE6};
-use crate::model::{Direction, Endpoint, Entry, HOST, PortPrefix, World};
-use crate::rig::{DEVICES, SLOTS};
 
 /// The first four are pods', if anybody's; then the gateway's, one inside and two outside of the range.
 pub(super) const POOL4: [Ipv4Addr; 8] = [

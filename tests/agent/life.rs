@@ -1,0 +1,121 @@
+//! An agent starts, ends and is started again.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+use podwire::ErrorKind;
+use podwire::api::{Client, MonitorFilter, StatusState};
+use podwire::cni::{Attachment, DeletionQueue};
+use rustix::process::Signal;
+
+use super::common::agent::{Node, addresses, id};
+use super::common::node::{Echo, exchange_udp};
+use super::pods;
+
+#[test]
+fn a_restart_keeps_endpoints_and_connections() {
+    let node = Node::new();
+    let agent = node.start();
+    let [one, two] = pods();
+    let (web, db) = (node.create(&one, "web", &["k8s:app=web"]), node.create(&two, "db", &[]));
+    let mut echo = Echo::connect(&one, &two, addresses(&db).ipv4.expect("an address").into());
+    echo.exchange(4096);
+    agent.kill();
+    echo.exchange(4096);
+    // The socket of the agent that was killed is still there, and nobody serves it.
+    let agent = node.start();
+    echo.exchange(4096);
+    let after = node.client().endpoint(&id(&web).into()).expect("the endpoint is back");
+    assert_eq!(addresses(&after), addresses(&web));
+    let status = after.status.expect("a status");
+    assert_eq!(
+        status.labels.expect("labels").security_relevant,
+        ["k8s:app=web", "k8s:io.kubernetes.pod.namespace=default"]
+    );
+    assert!(agent.terminate().success());
+    assert!(!node.socket().exists(), "an agent that ends takes its socket along");
+    exchange_udp(&one, &two, addresses(&db).ipv6.expect("an address").into());
+}
+
+#[test]
+fn deletions_queued_without_an_agent_are_done_first() {
+    let node = Node::new();
+    let agent = node.start();
+    let [pod] = pods();
+    let endpoint = node.create(&pod, "web", &[]);
+    assert!(agent.terminate().success());
+    let queue = DeletionQueue::beside(&node.socket());
+    let attachment = Attachment::new("container-of-web", "eth0").expect("valid names");
+    queue.lock(std::time::Duration::from_secs(5)).expect("nobody holds it").push(&attachment).expect("there is room");
+    let _agent = node.start();
+    let error = node.client().endpoint(&id(&endpoint).into()).expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    let node = Node::new();
+    let _agent = node.start();
+    let second = node.spawn(&["--ipv4-range", "10.66.0.0/24"]);
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(
+        node.log().lines().any(|line| line.starts_with("podwire-agent: ") && line.contains("in use")),
+        "{}",
+        node.log()
+    );
+    assert_eq!(
+        node.client().status(true).expect("the first serves on").cilium.and_then(|agent| agent.state),
+        Some(StatusState::Ok)
+    );
+}
+
+#[test]
+fn the_socket_is_for_owner_and_group_and_nothing_else_is_replaced() {
+    let node = Node::new();
+    let agent = node.start();
+    let mode = fs::metadata(node.socket()).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    agent.signal(Signal::INT);
+    assert!(agent.wait().success(), "SIGINT ends it too");
+
+    fs::write(node.socket(), "precious").expect("a file");
+    assert_eq!(node.spawn(&["--ipv4-range", "10.66.0.0/24"]).wait().code(), Some(1));
+    assert_eq!(fs::read_to_string(node.socket()).expect("the file"), "precious");
+    fs::remove_file(node.socket()).expect("our own file");
+
+    let somebody = UnixListener::bind(node.socket()).expect("a socket");
+    assert_eq!(node.spawn(&["--ipv4-range", "10.66.0.0/24"]).wait().code(), Some(1));
+    assert!(node.log().contains("another agent serves it"), "{}", node.log());
+    drop(somebody);
+}
+
+#[test]
+fn the_start_is_told_in_full() {
+    let node = Node::new();
+    let _agent = node.start();
+    let log = node.log();
+    for line in [
+        "Cluster-Name: default",
+        "Local node-name: node1",
+        "Internal-Node IPv4: 10.66.0.1",
+        "IPv4 allocation prefix: 10.66.0.0/24",
+        "IPv6 allocation prefix: fd66::/112",
+        "Loopback IPv4: 169.254.42.1",
+    ] {
+        assert!(log.contains(line), "no {line:?} in\n{log}");
+    }
+    let node_config = fs::read_to_string(node.state_dir().join("node_config.json")).expect("the node's configuration");
+    assert!(node_config.contains("10.66.0.0/24"), "{node_config}");
+}
+
+#[test]
+fn an_agent_that_ends_lets_its_listeners_go() {
+    let node = Node::new();
+    let agent = node.start();
+    let client = Client::builder(node.socket()).request_timeout(None).build();
+    let mut events = client.monitor(&MonitorFilter::default()).expect("a stream");
+    assert!(agent.terminate().success());
+    assert!(!node.log().contains("cut off"), "{}", node.log());
+    assert!(events.all(|event| event.is_ok()), "the stream ends as it should");
+}
