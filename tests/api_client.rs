@@ -258,6 +258,38 @@ fn an_agent_that_is_silent_times_out() {
     drop(listener);
 }
 
+/// Reads the first bytes of every request and closes the connection behind `answer`.
+fn serve_hastily(answer: &'static str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket in an empty folder");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            stream.read_exact(&mut [0; 64]).expect("a request line");
+            stream.write_all(answer.as_bytes()).expect("the client is there");
+        }
+    });
+    (folder, socket)
+}
+
+#[test]
+fn an_agent_that_stops_listening_is_heard_out() {
+    let document = "x".repeat(4 << 20);
+    let refusal = "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 10\r\nConnection: close\r\n\r\n\"too long\"";
+    let (_folder, socket) = serve_hastily(refusal);
+    for client in clients(&socket) {
+        let error = client.import_policy(&document).expect_err("a refusal");
+        assert_eq!(error.to_string(), "PUT /v1/policy: too long (status 413)", "{client:?}");
+    }
+    let (_folder, socket) = serve_hastily("");
+    for client in clients(&socket) {
+        let error = client.import_policy(&document).expect_err("no answer");
+        assert_eq!(error.kind(), ErrorKind::System, "{error}");
+        assert!(error.to_string().contains("PUT /v1/policy at "), "{error}");
+    }
+}
+
 #[test]
 fn events_arrive_line_by_line() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\

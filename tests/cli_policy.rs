@@ -7,8 +7,10 @@ mod example;
 mod fake_agent;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::{Output, Stdio};
+use std::thread;
 
 use fake_agent::{FakeAgent, podwire, stderr};
 use serde_json::{Value, json};
@@ -86,6 +88,26 @@ fn a_policy_is_imported_from_a_file_and_from_input() {
     );
     fails(&agent, &["policy", "import", "/nonexistent/web.yaml"], 1, "cannot read /nonexistent/web.yaml: No such file");
     fails(&agent, &["policy", "import"], 2, "required");
+}
+
+#[test]
+fn an_agent_that_goes_amid_a_request_is_a_failure() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (socket, file) = (folder.path().join("agent.sock"), folder.path().join("long.yaml"));
+    fs::write(&file, "#".repeat(4 << 20)).expect("written");
+    let listener = UnixListener::bind(&socket).expect("a socket in an empty folder");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.expect("a client").read_exact(&mut [0; 64]).expect("a request line");
+        }
+    });
+    let file = file.display().to_string();
+    let trace = ["policy", "trace", "--from", "1", "--to", "2", "--dport", "80", "--policy", &file];
+    for (args, code) in [(&["policy", "import", &file][..], 1), (&trace, 2)] {
+        let output = podwire().arg("--socket").arg(&socket).args(args).output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert!(stderr(&output).contains("/v1/policy"), "{args:?}: {}", stderr(&output));
+    }
 }
 
 #[test]

@@ -142,8 +142,6 @@ fn main() -> ExitCode {
     };
     match run(&cli) {
         Ok(code) => code,
-        // Who reads our output may stop when it has seen enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "Error: {}", one_line(&error));
             cli.command.failure()
@@ -203,11 +201,4 @@ fn completion(shell: Shell) -> Report {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "podwire", &mut script);
     Report::text(String::from_utf8_lossy(&script).into_owned())
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

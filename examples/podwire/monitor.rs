@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::report::Format;
+use crate::report::{Format, is_reader_gone};
 
 /// Filters that are given more than once let through what any of their values names.
 #[derive(ClapArgs)]
@@ -61,7 +61,10 @@ pub(crate) fn run(args: &Args, socket: &Path, format: Option<Format>) -> anyhow:
             lost.fetch_add(event["count"].as_u64().unwrap_or_default(), Ordering::Relaxed);
         }
         let line = if json { without_text(event).to_string() } else { text(&event) };
-        writeln!(io::stdout().lock(), "{line}").context("print")?;
+        match writeln!(io::stdout().lock(), "{line}") {
+            Err(cause) if is_reader_gone(&cause) => break,
+            printed => printed.context("print")?,
+        }
     }
     tell_lost(&lost);
     Ok(ExitCode::SUCCESS)

@@ -55,12 +55,19 @@ impl Report {
     /// Prints it. Colours are left out unless standard output is a terminal that shows them.
     pub(crate) fn print(&self, format: Option<Format>) -> io::Result<ExitCode> {
         let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-        match format {
-            Some(Format::Json) => writeln!(out, "{:#}", self.json)?,
-            None if self.text.is_empty() => {}
-            None => writeln!(out, "{}", self.text.trim_end_matches('\n'))?,
+        let printed = match format {
+            Some(Format::Json) => writeln!(out, "{:#}", self.json),
+            None if self.text.is_empty() => Ok(()),
+            None => writeln!(out, "{}", self.text.trim_end_matches('\n')),
+        };
+        match printed.and_then(|()| out.flush()) {
+            Err(cause) if !is_reader_gone(&cause) => Err(cause),
+            _ => Ok(self.code),
         }
-        out.flush()?;
-        Ok(self.code)
     }
+}
+
+/// Whether whoever reads our output has stopped, which may be because it has seen enough.
+pub(crate) fn is_reader_gone(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::BrokenPipe
 }

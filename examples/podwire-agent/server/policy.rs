@@ -13,9 +13,6 @@ use super::Node;
 use super::reply::{MaybeSent, Refusal, Reply, Sent, Text, blocking};
 use crate::agent::Agent;
 
-/// A document of policies may be this long, in bytes.
-pub(super) const LONGEST_DOCUMENT: usize = 16 << 20;
-
 /// The body may hold labels, all of which the rules must have.
 pub(super) async fn get(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> Reply<Json<Policy>> {
     blocking(move || shown(&agent, &Labels::parse(wanted.0.unwrap_or_default())?)).await

@@ -23,6 +23,8 @@ pub(super) const NOT_ONE_OF: u16 = 606;
 
 /// A request's body may be this long, in bytes.
 pub(super) const LONGEST_BODY: usize = 1 << 20;
+/// A request that holds a document of policies may be this long, in bytes.
+pub(super) const LONGEST_DOCUMENT: usize = 16 << 20;
 
 /// A refusal.
 #[derive(Debug)]
@@ -107,14 +109,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for MaybeSent<T> {
 
     async fn from_request(request: Request, state: &S) -> Reply<Self> {
         let kind = request.headers().get(header::CONTENT_TYPE).cloned();
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let status = rejection.status().as_u16();
-            let message = match status {
-                413 => format!("the body is longer than {LONGEST_BODY} bytes"),
-                _ => rejection.body_text(),
-            };
-            Refusal::coded(status, status, message)
-        })?;
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| refused_body(rejection.status(), rejection.body_text()))?;
         if body.is_empty() {
             return Ok(Self(None));
         }
@@ -143,12 +140,24 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Reply<Self> {
-        let text = String::from_request(request, state).await.map_err(|rejection| {
-            let status = rejection.status().as_u16();
-            Refusal::coded(status, status, rejection.body_text())
-        })?;
+        let text = String::from_request(request, state)
+            .await
+            .map_err(|rejection| refused_body(rejection.status(), rejection.body_text()))?;
         Ok(Self(text))
     }
+}
+
+/// A body that could not be read to its end.
+fn refused_body(status: StatusCode, reason: String) -> Refusal {
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            format!(
+                "the body is too long: {LONGEST_BODY} bytes are allowed, {LONGEST_DOCUMENT} where policies are sent"
+            )
+        }
+        _ => reason,
+    };
+    Refusal::coded(status.as_u16(), status.as_u16(), message)
 }
 
 /// The variable part of a path.

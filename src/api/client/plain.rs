@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::LONGEST_ANSWER;
-use super::transport::{ConnectFailed, UnixConnector, is_idle};
+use super::transport::{ConnectFailed, UnixConnector, is_cut_off, is_idle};
 
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
@@ -54,10 +54,14 @@ impl Plain {
             None => self.connector.connect_patiently().map_err(|error| Failure::Connect(ConnectFailed(error)))?,
         };
         let mut answer = Answer { stream: &stream, bytes: Vec::new(), at: 0, timeout: self.timeout };
-        let exchanged = question.send(&stream, self.timeout).and_then(|()| {
-            meanwhile();
-            answer.read()
-        });
+        let exchanged = match question.send(&stream, self.timeout) {
+            Ok(()) => {
+                meanwhile();
+                answer.read()
+            }
+            Err(cause) if is_cut_off(&cause) => answer.read().map_err(|_| cause),
+            Err(cause) => Err(cause),
+        };
         let (status, body, lasts) = exchanged.map_err(Failure::Broken)?;
         *kept = lasts.then_some(stream);
         Ok((status, body))

@@ -48,7 +48,7 @@ impl Connector for UnixConnector {
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<UnixTransport>, ureq::Error> {
         let stream = self.connect_patiently().map_err(|cause| ureq::Error::Other(Box::new(ConnectFailed(cause))))?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(UnixTransport { stream, buffers }))
+        Ok(Some(UnixTransport { stream, buffers, cut_off: None }))
     }
 }
 
@@ -92,6 +92,8 @@ fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
 pub(super) struct UnixTransport {
     stream: UnixStream,
     buffers: LazyBuffers,
+    /// Why nothing more can be sent, until it is known whether the agent has answered before it stopped listening.
+    cut_off: Option<io::Error>,
 }
 
 impl fmt::Debug for UnixTransport {
@@ -106,10 +108,19 @@ impl Transport for UnixTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        if self.cut_off.is_some() {
+            return Ok(());
+        }
         let timeout = timeout.for_write();
         self.stream.set_write_timeout(limit(timeout)?)?;
         let output = &self.buffers.output()[..amount];
-        (&self.stream).write_all(output).map_err(|error| timed_out_or(error, timeout.reason))
+        match (&self.stream).write_all(output) {
+            Err(error) if is_cut_off(&error) => {
+                self.cut_off = Some(error);
+                Ok(())
+            }
+            sent => sent.map_err(|error| timed_out_or(error, timeout.reason)),
+        }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
@@ -123,12 +134,21 @@ impl Transport for UnixTransport {
             }
         };
         self.buffers.input_appended(amount);
-        Ok(amount > 0)
+        match self.cut_off.take() {
+            Some(error) if amount == 0 => Err(error.into()),
+            _ => Ok(amount > 0),
+        }
     }
 
     fn is_open(&mut self) -> bool {
         is_idle(&self.stream)
     }
+}
+
+/// Whether the agent has closed the connection while it was sent something. It may have answered before: a request that is too
+/// long is refused like that.
+pub(super) fn is_cut_off(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Whether a connection can be used again. One that can has nothing to read; anything else means that the agent closed it
