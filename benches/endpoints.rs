@@ -145,7 +145,11 @@ fn make_pair(
     number: usize,
 ) -> (Veth, Settling) {
     let name = format!("lxc{number:012x}");
-    let spec = VethSpec::new(&name, "eth0", &pod.netns).expect("random addresses").mtu(1500).down();
+    let spec = VethSpec::new(&name, "eth0", &pod.netns)
+        .expect("random addresses")
+        .mtu(1500)
+        .alias("podwire_cni:bench:pod:eth0")
+        .down();
     let veth = Veth::create(socket, &spec).expect("a veth pair");
     let router = datapath.node();
     let mut network = PodNetwork::new(&veth);

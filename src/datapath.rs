@@ -54,7 +54,7 @@ pub struct Datapath {
     metrics: MetricsMap,
     forwards: ForwardsMap,
     verdicts: VerdictCounts,
-    conntrack: Conntrack,
+    conntrack: Arc<Conntrack>,
     /// Whether the caller has said that everything which should exist does.
     synced: AtomicBool,
     /// Held while a simulator is loaded: one at a time uses its folder.
@@ -144,7 +144,7 @@ impl Datapath {
     }
 
     /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
-    /// changed in the maps, removes endpoints whose namespace ended (once [synced](Self::mark_synced)), brings the counters
+    /// changed in the maps, removes endpoints whose namespace ended (once [synced](Self::mark_synced)) and the connections of those that are gone, brings the counters
     /// of forwarded packets into `cilium_metrics`.
     pub fn maintain(&self) -> Result<()> {
         for lease in self.ipam.expire()? {
@@ -153,6 +153,7 @@ impl Datapath {
         if self.synced.load(Ordering::Relaxed) {
             self.endpoints.collect()?;
         }
+        self.endpoints.scrub()?;
         let drift = self.endpoints.reach().resync()?;
         if drift.missing + drift.different + drift.foreign + drift.reconciled.repaired > 0 {
             warn!(

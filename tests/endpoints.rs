@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use common::bpf::tcx_or_skip;
 use common::netns::TestNetns;
 use common::node::{Echo, TestNode, arrives, exchange_udp};
-use podwire::endpoint::{EndpointRef, EndpointState};
+use podwire::endpoint::{DeviceRef, EndpointRef, EndpointSpec, EndpointState};
+use podwire::netlink::{DeviceSpec, VethSpec};
 use podwire::netns::NetNs;
-use podwire::{AttachMode, EndpointId, ErrorKind};
+use podwire::program::Direction;
+use podwire::{AttachMode, EndpointId, ErrorKind, IfIndex, MacAddr};
 
 #[test]
 fn a_restart_adopts_everything_and_cuts_nothing() {
@@ -205,7 +207,7 @@ fn what_others_change_is_repaired() {
 fn endpoints_are_found_by_every_name() {
     let (node, pod) = (TestNode::new(), TestNetns::new());
     let datapath = node.open();
-    let spec = podwire::endpoint::EndpointSpec::new("default/a").netns(pod.path()).container_id("c0ffee");
+    let spec = EndpointSpec::new("default/a").netns(pod.path()).container_id("c0ffee");
     let created = node.netns.run(|| datapath.endpoints().create(spec.clone())).expect("created");
     let (ipv4, ipv6) = (created.ipv4().expect("IPv4"), created.ipv6().expect("IPv6"));
     for name in [
@@ -295,4 +297,57 @@ fn a_removal_cut_short_is_finished_not_forgotten() {
     assert!(!node.devices().contains(&endpoint.record.device));
     assert!(!file("removing").exists() && datapath.endpoints().is_empty());
     assert_eq!(datapath.ipam().leases().len(), 2, "only the router's addresses are left");
+}
+
+/// A veth pair in the node's namespace, as a caller makes it; its ends' names.
+fn pair(node: &TestNode, names: [&str; 2]) -> DeviceRef {
+    let [device, peer] = names.map(|name| DeviceSpec { name, ..DeviceSpec::default() });
+    let spec = VethSpec { device, peer, up: true };
+    let made = node.netns.socket().link_create_veth(&spec).expect("made");
+    let mac = MacAddr::new([2, 0, 0, 0, 0, 9]);
+    DeviceRef { ifindex: made.index, name: names[0].to_owned(), node_mac: made.mac, mac }
+}
+
+#[test]
+fn a_device_of_the_node_is_no_endpoints() {
+    let node = TestNode::new();
+    let native = pair(&node, ["eth0", "wire"]);
+    let config = TestNode::config().devices(podwire::Devices::Named(vec!["eth0".to_owned()]));
+    let datapath = node.try_open(config).expect("opens");
+    let host = datapath.node().host.clone();
+    let host = DeviceRef { ifindex: host.ifindex, name: host.name, node_mac: host.mac, ..native.clone() };
+    let lo = DeviceRef { ifindex: IfIndex::new(1).expect("not zero"), name: "lo".to_owned(), ..native.clone() };
+    for (device, reason) in [(&native, "device of the node"), (&host, "device of the node"), (&lo, "not a veth")] {
+        let spec = EndpointSpec::new("default/a").device(device.clone());
+        let error = node.netns.run(|| datapath.endpoints().create(spec)).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    assert!(node.netns.run(|| datapath.status()).is_ok(), "the node's programs are where they were");
+}
+
+#[test]
+fn a_device_that_the_caller_made_stays_the_callers() {
+    let node = TestNode::new();
+    let devices = [pair(&node, ["caller0", "inside0"]), pair(&node, ["caller1", "inside1"])];
+    let datapath = node.open();
+    let ids = devices.clone().map(|device| {
+        let spec = EndpointSpec::new("default/a").device(device);
+        node.netns.run(|| datapath.endpoints().create(spec)).expect("created").id()
+    });
+    let filters = |device: &DeviceRef| {
+        let socket = node.netns.socket();
+        [Direction::Ingress, Direction::Egress].map(|at| socket.filters(device.ifindex, at).expect("listed").len())
+    };
+    assert_eq!(filters(&devices[0]), [1, 1]);
+    let removal = datapath.endpoints().delete(ids[0]).expect("removed");
+    assert_eq!(removal.missing, Vec::<String>::new());
+    assert!(node.devices().contains(&"caller0".to_owned()));
+    assert_eq!(filters(&devices[0]), [0, 0]);
+    // So does a clean-up.
+    drop(datapath);
+    let report = node.netns.run(|| podwire::Datapath::cleanup(node.bpf.path(), &node.state_dir())).expect("cleaned up");
+    assert!(report.done.contains(&"detached from caller1".to_owned()), "{report:?}");
+    assert!(node.devices().contains(&"caller1".to_owned()));
+    assert_eq!(filters(&devices[1]), [0, 0]);
 }

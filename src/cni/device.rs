@@ -1,15 +1,14 @@
 //! Marks by which a host-side device tells whose it is, so that what an interrupted call left can be found and freed.
 
 use super::attachment::Attachment;
+use crate::endpoint::PLUGIN_MARK;
 use crate::netlink::{Link, Socket};
 use crate::{ErrorKind, IfIndex, Result};
 
-/// The alias of host-side devices is `podwire_cni:NETWORK:CONTAINER:INTERFACE`. None of the parts has a colon.
-const PREFIX: &str = "podwire_cni";
 /// The longest alias the kernel keeps, in bytes (IFALIASZ less the final zero).
 const ALIAS_MAX: usize = 255;
 
-/// Whose device it is.
+/// Whose device it is. None of the parts has a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) network: String,
@@ -20,10 +19,10 @@ impl Mark {
     /// The alias; a network's name that would make it too long is cut, in the same way each time.
     pub(super) fn alias(&self) -> String {
         let rest = self.attachment.to_string();
-        let room = ALIAS_MAX - PREFIX.len() - 2 - rest.len().min(ALIAS_MAX - PREFIX.len() - 2);
+        let room = ALIAS_MAX - PLUGIN_MARK.len() - 2 - rest.len().min(ALIAS_MAX - PLUGIN_MARK.len() - 2);
         let mut network = self.network.as_str();
         network = network.get(..room.min(network.len())).unwrap_or_default();
-        format!("{PREFIX}:{network}:{rest}")
+        format!("{PLUGIN_MARK}:{network}:{rest}")
     }
 
     /// Whether the mark is of a network, whose name may be cut in it.
@@ -34,7 +33,7 @@ impl Mark {
 
     /// Reads an alias; `None` when it is not one of ours.
     pub(super) fn parse(alias: &str) -> Option<Self> {
-        let rest = alias.strip_prefix(PREFIX)?.strip_prefix(':')?;
+        let rest = alias.strip_prefix(PLUGIN_MARK)?.strip_prefix(':')?;
         let (network, attachment) = rest.split_once(':')?;
         Some(Self { network: network.to_owned(), attachment: attachment.parse().ok()? })
     }

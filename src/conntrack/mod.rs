@@ -29,6 +29,7 @@ mod pace;
 mod programs;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -204,6 +205,22 @@ impl Conntrack {
         self.connections.for_each(|connection| {
             if filter.matches(&connection) {
                 keys.push(connection.opener.key().0);
+            }
+        })?;
+        self.programs.remove(&self.connections, &keys)
+    }
+
+    /// Removes the connections of which one side's address is meant, alive or not, and returns how many there were: in one walk
+    /// for as many addresses as there are.
+    ///
+    /// # Errors
+    ///
+    /// As for [`remove`](Self::remove); what was removed until then stays removed.
+    pub fn flush_addresses(&self, is_meant: impl Fn(IpAddr) -> bool) -> Result<usize> {
+        let mut keys = Vec::new();
+        self.connections.for_each_key(|key| {
+            if key.has_address(&is_meant) {
+                keys.push(*key);
             }
         })?;
         self.programs.remove(&self.connections, &keys)

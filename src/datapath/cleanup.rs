@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::node::Paths;
 use super::open::MOUNTED;
 use super::{Datapath, host, sysctls};
-use crate::endpoint::recorded_devices;
+use crate::endpoint::{is_ours, recorded_devices};
 use crate::netlink::Socket;
 use crate::program::{AttachMode, Attacher, Device, bpffs};
 use crate::state::{Lock, load_document};
@@ -88,11 +88,12 @@ fn lock(paths: &Paths) -> Result<Vec<Lock>> {
     Ok(locks)
 }
 
+/// The devices that podwire made for endpoints; those of others are only left by its programs.
 fn endpoint_devices(socket: &Socket, paths: &Paths) -> Result<Vec<(IfIndex, String)>> {
     let mut devices = Vec::new();
     for (index, name) in recorded_devices(&paths.state_dir)? {
         match socket.link_by_index(index) {
-            Ok(link) if link.name == name => devices.push((index, name)),
+            Ok(link) if link.name == name && is_ours(&link) => devices.push((index, name)),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -182,6 +182,11 @@ impl Node {
         router.chain(self.external())
     }
 
+    /// `cilium_host`, `cilium_net` and the native devices.
+    pub(super) fn all_devices(&self) -> impl Iterator<Item = &NodeDevice> {
+        [&self.host, &self.net].into_iter().chain(&self.devices)
+    }
+
     fn external(&self) -> impl Iterator<Item = IpAddr> {
         self.devices.iter().flat_map(|device| device.addresses.iter().copied())
     }

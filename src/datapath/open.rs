@@ -74,10 +74,12 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
 
     EventReader::open_pinned(paths.maps())?.set_drop_limit(config.drop_events)?;
     let enforcement = policy::open(&paths, config, &node)?;
+    let conntrack = Arc::new(Conntrack::open(&paths.maps(), &programs)?);
     let wiring = Wiring {
         ipam: ipam.clone(),
         reach: Reach::open(&paths.maps())?,
         rows: EndpointRows::open_pinned(paths.maps())?,
+        conntrack: conntrack.clone(),
         enforcement: enforcement.clone(),
         audit: AtomicBool::new(config.policy_audit),
         attacher: attacher.clone(),
@@ -91,11 +93,11 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     };
     wiring.reach.write_host(node.addresses())?;
     let endpoints = EndpointManager::open(&paths.state_dir, wiring)?;
+    endpoints.set_node_devices(node.all_devices().map(|device| device.ifindex).collect());
     attach_node(&attacher, &programs, &node)?;
     let metrics = MetricsMap::open_pinned(paths.maps())?;
     let forwards = ForwardsMap::open_pinned(paths.maps())?;
     let verdicts = VerdictCounts::open_pinned(paths.maps())?;
-    let conntrack = Conntrack::open(&paths.maps(), &programs)?;
     Ok(Datapath {
         paths,
         node,

@@ -50,7 +50,7 @@ impl Datapath {
     /// Looks at the kernel and says what is not as it should be.
     pub fn status(&self) -> Status {
         let mut parts = Vec::new();
-        for device in [&self.node.host, &self.node.net].into_iter().chain(&self.node.devices) {
+        for device in self.node.all_devices() {
             parts.push((format!("device {}", device.name), health(self.check_device(device))));
         }
         parts.push(("maps".to_owned(), health(self.check_pins())));

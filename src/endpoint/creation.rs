@@ -11,7 +11,7 @@ use super::state::EndpointState;
 use super::table::Entry;
 use super::timings::{Stage, Timings};
 use super::veth::{PodNetwork, Settling, Veth, VethSpec};
-use super::wiring;
+use super::{ownership, scrub, wiring};
 use crate::ipam::{ExpirationId, Families, Family, Lifetime};
 use crate::netns::NetNs;
 use crate::undo::Undo;
@@ -33,6 +33,12 @@ struct Addresses {
     owner: Option<String>,
 }
 
+impl Addresses {
+    fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6))
+    }
+}
+
 /// Creates an endpoint; whatever fails, everything done before is taken back.
 pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<Arc<Entry>> {
     spec.validate()?;
@@ -44,13 +50,14 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
     undo.push(move || manager.table.lock().unreserve(id));
 
     let addresses = timings.time(Stage::Addresses, || take_addresses(manager, spec, &mut undo))?;
+    timings.time(Stage::Addresses, || scrub::before_use(manager, addresses.all()))?;
     // Before anybody can reach it: its own policy, and those of others that speak of its identity.
     let identity = timings.time(Stage::Policy, || {
         let labels = spec.labels.clone();
         manager.wiring.enforcement.admit(admission(id, labels, &spec.named_ports))
     })?;
     undo.attempt("take its policy out of force", move || manager.wiring.enforcement.dismiss(id));
-    let (device, made) = timings.time(Stage::Device, || take_device(manager, spec, &addresses, &mut undo))?;
+    let (device, made) = timings.time(Stage::Device, || take_device(manager, id, spec, &addresses, &mut undo))?;
 
     // From here on the endpoint is on disk: a crash leaves something that a restart finishes, not something it overlooks.
     let record = record(id, identity, spec, &device, &addresses);
@@ -69,7 +76,11 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
         let wired = wired.clone();
         move || manager.wiring.attacher.detach_all(wiring::device(&wired))
     });
-    undo.attempt("remove its addresses from cilium_lxc", move || manager.wiring.unmap(&wired).map(drop));
+    undo.attempt("remove its addresses from cilium_lxc", move || {
+        let unmapped = manager.wiring.unmap(&wired).map(drop);
+        scrub::freed(manager, wired.addresses());
+        unmapped
+    });
     manager.wire(&record, &mut timings)?;
     if let Some((veth, settling)) = made {
         timings.time(Stage::Device, || bring_up(manager, &veth, &settling))?;
@@ -178,6 +189,7 @@ fn given(manager: &EndpointManager, address: IpAddr, uuid: Option<&str>, address
 /// The device that exists, looked up; or a new one, with the pod's side of it configured and the host's down.
 fn take_device<'a>(
     manager: &'a EndpointManager,
+    id: EndpointId,
     spec: &EndpointSpec,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
@@ -186,7 +198,7 @@ fn take_device<'a>(
         (Some(device), _) => Ok((existing(manager, device)?, None)),
         (None, Some(path)) => {
             let netns = NetNs::open(path)?;
-            let (veth, settling) = make_pair(manager, spec, &netns, addresses, undo)?;
+            let (veth, settling) = make_pair(manager, id, spec, &netns, addresses, undo)?;
             let name = veth.host_ifname.clone();
             let device = DeviceRef { ifindex: veth.host_ifindex, name, node_mac: veth.host_mac, mac: veth.pod_mac };
             Ok((device, Some((veth, settling))))
@@ -197,11 +209,18 @@ fn take_device<'a>(
     }
 }
 
+/// A device that can be an endpoint's: the host side of a veth pair that serves nothing else.
 fn existing(manager: &EndpointManager, device: &DeviceRef) -> Result<DeviceRef> {
     let link = manager.wiring.socket.link_by_index(device.ifindex)?;
+    let refused = |reason: String| Err(Error::invalid("interface-name", &*device.name, reason));
     if link.name != device.name {
-        let reason = format!("device {} is named {}", device.ifindex, link.name);
-        return Err(Error::invalid("interface-name", &*device.name, reason));
+        return refused(format!("device {} is named {}", device.ifindex, link.name));
+    }
+    if link.kind.as_deref() != Some("veth") {
+        return refused("is not a veth device".to_owned());
+    }
+    if manager.node_devices.lock().contains(&device.ifindex) {
+        return refused("is a device of the node".to_owned());
     }
     match manager.table.lock().by_device(device.ifindex) {
         Some(other) => Err(Error::AlreadyExists {
@@ -215,14 +234,15 @@ fn existing(manager: &EndpointManager, device: &DeviceRef) -> Result<DeviceRef> 
 
 fn make_pair<'a>(
     manager: &'a EndpointManager,
+    id: EndpointId,
     spec: &EndpointSpec,
     netns: &NetNs,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
 ) -> Result<(Veth, Settling)> {
     let wiring = &manager.wiring;
-    let name = device_name()?;
-    let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu).down();
+    let (name, alias) = (device_name()?, ownership::alias(id));
+    let veth_spec = VethSpec::new(&name, &spec.interface, netns)?.mtu(wiring.mtu).alias(&alias).down();
     let veth = Veth::create(&wiring.socket, &veth_spec)?;
     let index = veth.host_ifindex;
     undo.attempt("delete its device", move || manager.reaper.delete(index));

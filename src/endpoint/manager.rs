@@ -12,6 +12,7 @@ use super::reaper::Reaper;
 use super::record::{Endpoint, EndpointRecord};
 use super::reference::EndpointRef;
 use super::removal::Removal;
+use super::scrub::Stale;
 use super::spec::EndpointSpec;
 use super::state::EndpointState;
 use super::stock::{STOCK, Stocker};
@@ -19,7 +20,7 @@ use super::store::Store;
 use super::table::{Entry, Table};
 use super::timings::{Stage, Timings};
 use super::wiring::Wiring;
-use super::{creation, regeneration, removal, restoration};
+use super::{creation, regeneration, removal, restoration, scrub};
 use crate::enforcement::Relabelled;
 use crate::netlink::Socket;
 use crate::{EndpointId, Error, IfIndex, Label, Result};
@@ -32,6 +33,9 @@ pub struct EndpointManager {
     pub(super) store: Store,
     pub(super) table: Mutex<Table>,
     pub(super) reaper: Reaper,
+    /// The devices of the node itself, which can be no endpoint's.
+    pub(super) node_devices: Mutex<Vec<IfIndex>>,
+    pub(super) stale: Mutex<Stale>,
     stocker: Stocker,
 }
 
@@ -40,7 +44,15 @@ impl EndpointManager {
     /// whose devices are gone stay, not ready, until [`collect`](Self::collect).
     pub(crate) fn open(state_dir: &Path, wiring: Wiring) -> Result<Self> {
         let (store, reaper) = (Store::open(state_dir)?, Reaper::new()?);
-        let manager = Self { wiring, store, table: Mutex::default(), reaper, stocker: Stocker::default() };
+        let manager = Self {
+            wiring,
+            store,
+            table: Mutex::default(),
+            reaper,
+            node_devices: Mutex::default(),
+            stale: Mutex::new(Stale::unknown()),
+            stocker: Stocker::default(),
+        };
         restoration::restore(&manager)?;
         manager.restock();
         Ok(manager)
@@ -127,7 +139,8 @@ impl EndpointManager {
         Ok(())
     }
 
-    /// Removes an endpoint: its reachability, its addresses, its device. What of it is gone already is reported.
+    /// Removes an endpoint: its reachability, its addresses, its device. What of it is gone already is reported. A device that
+    /// the caller made stays, without programs: deleting it, or taking it down, is the caller's work, too.
     ///
     /// # Errors
     ///
@@ -176,11 +189,22 @@ impl EndpointManager {
         removal::collect(self)
     }
 
+    /// Removes the connections that endpoints left which are gone, so that nobody who gets their addresses inherits them; returns
+    /// how many there were. Where this was not called, the next creation with such an address does it first.
+    pub fn scrub(&self) -> Result<usize> {
+        scrub::run(self)
+    }
+
     /// Checks that what is in the kernel is what the endpoint needs: its device, up; its row; its addresses; its programs.
     /// The answer lists what is wrong; empty for a healthy endpoint.
     pub fn check(&self, id: EndpointId) -> Result<Vec<String>> {
         let entry = self.entry(id)?;
         regeneration::check(self, &entry.record())
+    }
+
+    /// Says which devices are the node's own: none of them can be an endpoint's.
+    pub(crate) fn set_node_devices(&self, devices: Vec<IfIndex>) {
+        *self.node_devices.lock() = devices;
     }
 
     /// A socket in the node's namespace.

@@ -8,6 +8,7 @@
 
 mod creation;
 mod manager;
+mod ownership;
 mod reach;
 mod reaper;
 mod record;
@@ -15,6 +16,7 @@ mod reference;
 mod regeneration;
 mod removal;
 mod restoration;
+mod scrub;
 mod spec;
 mod state;
 mod stock;
@@ -25,6 +27,7 @@ pub mod veth;
 mod wiring;
 
 pub use manager::EndpointManager;
+pub(crate) use ownership::{PLUGIN_MARK, is_ours};
 pub(crate) use reach::Reach;
 pub use record::{Endpoint, EndpointRecord, LogEntry, NamedPort};
 pub use reference::EndpointRef;

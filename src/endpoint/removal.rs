@@ -8,6 +8,8 @@ use super::manager::EndpointManager;
 use super::record::EndpointRecord;
 use super::state::EndpointState;
 use super::table::Entry;
+use super::{ownership, scrub, wiring};
+use crate::netlink::Link;
 use crate::{EndpointId, ErrorKind, Result};
 
 /// What a removal found.
@@ -48,6 +50,7 @@ fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<
         missing.push(format!("the row of device {}", record.ifindex));
     }
     wiring.enforcement.dismiss(record.id)?;
+    scrub::freed(manager, record.addresses());
     for address in addresses {
         // Released by somebody else, it may belong to another by now.
         let held = wiring.ipam.lease(address).is_some_and(|lease| *lease.owner == *record.owner());
@@ -57,12 +60,12 @@ fn take_apart(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<
             _ => missing.push(format!("the allocation of {address}")),
         }
     }
-    // Only a device that bears the endpoint's name under its index is the endpoint's.
-    let ours = match wiring.socket.link_by_index(record.ifindex) {
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        link => link?.name == record.device,
+    let was_there = match device(manager, record)? {
+        Some(link) if ownership::is_ours(&link) => manager.reaper.delete(record.ifindex)?,
+        Some(_) => wiring.attacher.detach_all(wiring::device(record)).map(|()| true)?,
+        None => false,
     };
-    if !ours || !manager.reaper.delete(record.ifindex)? {
+    if !was_there {
         missing.push(format!("device {}", record.device));
     }
     wiring.attacher.forget(&record.device)?;
@@ -83,7 +86,7 @@ pub(super) fn collect(manager: &EndpointManager) -> Result<Vec<EndpointId>> {
         }
         // Somebody may have removed it since the devices were listed.
         let Ok(_work) = manager.begin(&entry) else { continue };
-        if !unfinished && device_exists(manager, &record)? {
+        if !unfinished && device(manager, &record)?.is_some() {
             continue;
         }
         let why = if unfinished { "its removal was cut short" } else { "its device is gone" };
@@ -96,9 +99,10 @@ pub(super) fn collect(manager: &EndpointManager) -> Result<Vec<EndpointId>> {
     Ok(collected)
 }
 
-fn device_exists(manager: &EndpointManager, record: &EndpointRecord) -> Result<bool> {
+/// The endpoint's device: only one that bears its name under its index is it.
+fn device(manager: &EndpointManager, record: &EndpointRecord) -> Result<Option<Link>> {
     match manager.wiring.socket.link_by_index(record.ifindex) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        link => Ok(link?.name == record.device),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        link => Ok(Some(link?).filter(|link| link.name == record.device)),
     }
 }

@@ -13,7 +13,8 @@ const NAME_MAX: usize = 253;
 /// A request for an endpoint: who it is, and which parts of it exist already.
 ///
 /// With a namespace and no [device](Self::device), the manager makes the veth pair and configures the pod's side of it;
-/// with a device, that is the caller's work (a CNI plugin's) and the manager only brings it into force.
+/// with a device, that is the caller's work (a CNI plugin's) and the manager only brings it into force. What the caller made is
+/// the caller's to delete, unless podwire's plugin made it.
 #[derive(Clone, Debug)]
 pub struct EndpointSpec {
     pub(super) name: String,
@@ -28,7 +29,7 @@ pub struct EndpointSpec {
     pub(super) named_ports: Vec<NamedPort>,
 }
 
-/// A veth pair that the caller has made.
+/// A veth pair that the caller has made; none of the node's own devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRef {
     /// The host side's index.

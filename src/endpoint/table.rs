@@ -164,6 +164,11 @@ impl Table {
         }
     }
 
+    /// The addresses of all endpoints.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.keys().copied()
+    }
+
     /// The endpoint that has an address.
     pub(super) fn by_address(&self, address: IpAddr) -> Option<EndpointId> {
         self.addresses.get(&address).copied()

@@ -8,6 +8,7 @@ use super::reach::Reach;
 use super::record::EndpointRecord;
 use crate::Result;
 use crate::abi::{ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow};
+use crate::conntrack::Conntrack;
 use crate::enforcement::Enforcement;
 use crate::ipam::Ipam;
 use crate::netlink::Socket;
@@ -19,6 +20,7 @@ pub(crate) struct Wiring {
     pub(crate) ipam: Arc<Ipam>,
     pub(crate) reach: Reach,
     pub(crate) rows: EndpointRows,
+    pub(crate) conntrack: Arc<Conntrack>,
     pub(crate) enforcement: Arc<Enforcement>,
     /// What policy denies any endpoint is let through, and reported.
     pub(crate) audit: AtomicBool,

@@ -50,6 +50,11 @@ impl IpamConfig {
         self
     }
 
+    /// Whether an address lies in one of the ranges.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        [self.ipv4, self.ipv6].into_iter().flatten().any(|range| range.contains(address))
+    }
+
     /// Never hands out these addresses. What lies outside the ranges has no effect.
     pub fn exclude(mut self, network: impl Into<IpNetwork>) -> Self {
         self.excluded.push(network.into());

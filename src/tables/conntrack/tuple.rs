@@ -163,6 +163,11 @@ impl fmt::Display for FlowTuple {
 }
 
 impl CtKey {
+    /// Whether the address of one of the sides is meant.
+    pub fn has_address(&self, is_meant: impl Fn(IpAddr) -> bool) -> bool {
+        [self.lo_addr, self.hi_addr].into_iter().filter_map(|side| address::decode(side, self.family)).any(is_meant)
+    }
+
     /// The tuple of a packet of a direction; `None` for an unknown family.
     pub fn tuple(&self, direction: CtDirection) -> Option<FlowTuple> {
         let lo = SocketAddr::new(address::decode(self.lo_addr, self.family)?, u16::from_be(self.lo_port_be));
