@@ -98,6 +98,33 @@ fn what_is_printed_and_how_it_ends() {
 }
 
 #[test]
+fn a_frame_is_traced_by_its_bytes() {
+    let world = World::new();
+    world.node.client().import_policy(WEB).expect("in force");
+    let json = |args: &[&str], code| {
+        let output = world.trace(&[args, &["-o", "json"]].concat());
+        serde_json::from_str::<PolicyTrace>(&ends(&output, code)).expect("JSON")
+    };
+    let described = json(&["--from", "default/client", "--to", "default/web", "--dport", "80"], 0);
+    let digits = json(&["--from", "default/client", "--raw", &described.before], 0);
+    assert_eq!((&digits.before, &digits.after), (&described.before, &described.after));
+    assert_eq!(digits.policies, described.policies);
+
+    let bytes = described
+        .before
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("digits"));
+    let file = world.node.folder.path().join("frame");
+    fs::write(&file, bytes.collect::<Vec<_>>()).expect("written");
+    let file = format!("@{}", file.display());
+    assert_eq!(json(&["--from", "default/client", "--raw", &file], 0).before, described.before);
+    // Whoever else sends it is a liar.
+    assert_eq!(json(&["--from", "default/web", "--raw", &file], 1).drop.map(|drop| drop.code), Some(130));
+    ends(&world.trace(&["--from", "host", "--to", "default/web", "--raw", &file]), 0);
+}
+
+#[test]
 fn policies_are_tried_out_and_faults_are_neither_allowed_nor_denied() {
     let world = World::new();
     let file = world.node.folder.path().join("policy.yaml");
@@ -117,6 +144,9 @@ fn policies_are_tried_out_and_faults_are_neither_allowed_nor_denied() {
         (&["--from", "default/client", "--to", "host", "--dport", "1", "--policy", &file], "kind: missing"),
         (&["--from", "default/client", "--to", "host", "--dport", "1", "--policy", "/nowhere"], "/nowhere"),
         (&["--from", "default/client"], "--to"),
+        (&["--from", "default/client", "--raw", "@/nowhere"], "/nowhere"),
+        (&["--from", "default/client", "--raw", "00", "--dport", "1"], "nothing else"),
+        (&["--from", "default/client", "--to", "host", "-6", "--protocol", "icmp"], "IPv6 has ICMPv6"),
         (&["--from", "default/client", "--to", "host", "--dport", "x"], "x is no port"),
     ] {
         let output = world.trace(args);

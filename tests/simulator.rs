@@ -409,6 +409,64 @@ fn what_there_is_not_is_named() {
     });
 }
 
+/// An address that somebody has is not the world's, and no more one that a policy names.
+#[test]
+fn the_world_has_an_address_that_nothing_is_known_of() {
+    let node = TestNode::new();
+    let pod = TestNetns::new();
+    let socket = node.netns.socket();
+    let device = |name| podwire::netlink::DeviceSpec { name, ..Default::default() };
+    let wire = podwire::netlink::VethSpec { device: device("eth0"), peer: device("far0"), up: true };
+    let native = socket.link_create_veth(&wire).expect("a wire").index;
+    let address = "192.0.2.1/24".parse().expect("an address");
+    socket.address_add(&podwire::netlink::AddressSpec::new(native, address)).expect("added");
+    let datapath =
+        node.try_open(TestNode::config().devices(podwire::Devices::Named(vec!["eth0".to_owned()]))).expect("opens");
+    let web = node.create(&datapath, "default/web", &pod);
+    let named = r#"{"endpointSelector": {}, "ingress": [{"fromCIDR": ["198.51.100.0/24", "2001:db8::/32"]}]}"#;
+    datapath.policy().upsert(policy(named)).expect("in force");
+    let other = r#"{"endpointSelector": {}, "ingress": [{"fromCIDR": ["203.0.113.0/24"]}]}"#;
+    let trial = datapath.policy().try_out(policy(other)).expect("a policy");
+    node.netns.run(|| {
+        let mut simulator = datapath.simulator().expect("it loads");
+        let packet = Packet::tcp(place("world"), at(&web), 80);
+        for (verdict, address, identity) in [
+            (simulator.run(&packet), "203.0.113.1", SecurityId::WORLD_IPV4),
+            (simulator.run(&packet.clone().ipv6()), "3fff::1", SecurityId::WORLD_IPV6),
+            (simulator.run_under(&trial, &packet), "198.18.0.1", SecurityId::WORLD_IPV4),
+        ] {
+            let verdict = verdict.expect("a packet");
+            let source = verdict.source.as_ref().expect("an IP packet");
+            assert_eq!((source.address.to_string(), source.identity), (address.to_owned(), identity));
+            assert_eq!(verdict.reason(), Some(DropReason::PolicyDenied), "{verdict:?}");
+        }
+    });
+}
+
+/// ICMP is IPv4's and ICMPv6 IPv6's, whatever else a place has.
+#[test]
+fn icmp_goes_between_addresses_of_its_family() {
+    let world = World::new();
+    let echoes = r#"{"endpointSelector": {"matchLabels": {"app": "web"}},
+        "ingress": [{"icmps": [{"fields": [{"family": "IPv4", "type": 8}, {"family": "IPv6", "type": 135}]}]}]}"#;
+    world.datapath.policy().upsert(policy(echoes)).expect("in force");
+    let (client, web) = (|| at(&world.client), || at(&world.web));
+    world.simulate(|simulator| {
+        for (packet, allowed) in [
+            (Packet::icmp(client(), web(), 8, 1), true),
+            (Packet::icmp(client(), web(), 13, 1), false),
+            (Packet::icmpv6(client(), web(), 128, 1), false),
+            (Packet::icmpv6(client(), web(), 128, 1).ipv6(), false),
+        ] {
+            let verdict = simulator.run(&packet).expect("a packet");
+            assert_eq!(verdict.allowed, allowed, "{packet:?}: {verdict:?}");
+        }
+        let ipv6 = Place::Address(world.web.ipv6().expect("IPv6").into());
+        let error = simulator.run(&Packet::icmp(client(), ipv6, 8, 1)).expect_err("not of its family");
+        assert!(error.to_string().contains("no IPv4 addresses"), "{error}");
+    });
+}
+
 /// The simulated verdict is that of a real packet.
 #[test]
 fn a_verdict_is_what_happens() {

@@ -1,5 +1,6 @@
 //! `podwire policy trace`.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -14,17 +15,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PLACE")]
     from: String,
     /// Who is to receive, likewise.
-    #[arg(long, value_name = "PLACE")]
-    to: String,
+    #[arg(long, value_name = "PLACE", required_unless_present = "raw")]
+    to: Option<String>,
     /// The port, and the protocol behind a slash, as in 53/UDP; ICMP needs none.
     #[arg(long, value_name = "PORT[/PROTOCOL]", value_parser = port)]
     dport: Option<(u16, Option<String>)>,
-    /// TCP, UDP, SCTP or ICMP [default: TCP]
+    /// TCP, UDP, SCTP, ICMP (of IPv4) or ICMPv6 [default: TCP]
     #[arg(long)]
     protocol: Option<String>,
     /// The sender's port; of an ICMP echo request the identifier.
     #[arg(long, value_name = "PORT")]
     sport: Option<u16>,
+    /// The type of an ICMP message [default: that of an echo request]
+    #[arg(long, value_name = "TYPE")]
+    icmp_type: Option<u8>,
     /// Flags of a TCP segment, separated by commas, as in syn,ack [default: syn]
     #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
     flags: Vec<String>,
@@ -34,6 +38,10 @@ pub(crate) struct Args {
     /// IPv6 where both families would do.
     #[arg(short = '6', long)]
     ipv6: bool,
+    /// An Ethernet frame, in the place of all that describes a packet: hexadecimal digits, or @ and a file of its bytes. It comes from
+    /// an endpoint, from world to the first native device, or from host to the endpoint that --to names.
+    #[arg(long, value_name = "HEX|@FILE")]
+    raw: Option<String>,
     /// Policies to try out in the place of those with their names: a file of YAML or JSON; - for standard input.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -45,6 +53,13 @@ fn port(text: &str) -> Result<(u16, Option<String>), String> {
     Ok((port, protocol.map(str::to_owned)))
 }
 
+/// The digits of a frame that is given as digits, or as a file.
+fn frame(text: &str) -> anyhow::Result<String> {
+    let Some(file) = text.strip_prefix('@') else { return Ok(text.to_owned()) };
+    let bytes = fs::read(file).with_context(|| format!("cannot read {file}"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 pub(crate) fn run(args: &Args, client: &Client) -> anyhow::Result<Report> {
     let (port, behind) = args.dport.clone().map_or((None, None), |(port, protocol)| (Some(port), protocol));
     if let (Some(behind), Some(protocol)) = (&behind, &args.protocol) {
@@ -53,13 +68,15 @@ pub(crate) fn run(args: &Args, client: &Client) -> anyhow::Result<Report> {
     let document = |file: &PathBuf| policy::read(file).with_context(|| format!("cannot read {}", file.display()));
     let request = PolicyTraceRequest {
         from: args.from.clone(),
-        to: args.to.clone(),
+        to: args.to.clone().unwrap_or_default(),
         protocol: behind.or_else(|| args.protocol.clone()),
         destination_port: port,
         source_port: args.sport,
+        icmp_type: args.icmp_type,
         tcp_flags: args.flags.clone(),
         hop_limit: args.hop_limit,
         ipv6: args.ipv6,
+        raw: args.raw.as_deref().map(frame).transpose()?,
         policy: args.policy.as_ref().map(document).transpose()?,
     };
     let trace = client.trace_policy(&request).context("cannot trace the packet")?;

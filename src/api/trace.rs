@@ -11,8 +11,9 @@ pub struct PolicyTraceRequest {
     /// Who sends it: an endpoint's id, `namespace/pod`, an address, `host` or `world`.
     pub from: String,
     /// Whom it is for, likewise.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub to: String,
-    /// `TCP`, `UDP`, `SCTP` or `ICMP`, which stands for ICMPv6, too; TCP unless given.
+    /// `TCP`, `UDP`, `SCTP`, `ICMP` (of IPv4) or `ICMPv6`; TCP unless given.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
     /// The destination's port; ICMP has none.
@@ -21,6 +22,9 @@ pub struct PolicyTraceRequest {
     /// The sender's port; of an ICMP echo request the identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
+    /// An ICMP message's type; that of an echo request unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u8>,
     /// Names of a TCP segment's flags: `SYN`, `ACK`, `FIN`, `RST`, `PSH`; SYN alone unless given.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub tcp_flags: Vec<String>,
@@ -30,6 +34,10 @@ pub struct PolicyTraceRequest {
     /// Whether it is IPv6 where both families would do.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ipv6: bool,
+    /// An Ethernet frame in hexadecimal digits, in the place of all that describes a packet. `from` says where it comes in: an endpoint
+    /// sends it; `world`, to the first native device; or `host`, to the endpoint that `to` names then and only then.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
     /// A document of policies, YAML or JSON, to be tried out in the place of those with their names.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,

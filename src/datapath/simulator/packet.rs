@@ -20,7 +20,8 @@ pub enum Place {
     Address(IpAddr),
     /// The node itself.
     Host,
-    /// Somebody outside, of whom nothing is known: 192.0.2.1 or 2001:db8::1.
+    /// Somebody outside, of whom nothing is known: an address for documentation, as 192.0.2.1 or 2001:db8::1, or where somebody has these or
+    /// policies name them, another one of the world's identity.
     World,
 }
 
@@ -105,8 +106,14 @@ pub(super) struct Fields {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     Ports(Protocol, u16),
-    /// The identifier.
+    /// An echo request of whichever family, with its identifier.
     Echo(u16),
+    /// A message of a type, of one family's ICMP.
+    Icmp {
+        protocol: Protocol,
+        kind: u8,
+        identifier: u16,
+    },
 }
 
 bitflags::bitflags! {
@@ -145,6 +152,16 @@ impl Packet {
     /// An ICMP echo request, of the addresses' family, with this identifier.
     pub fn echo(from: impl Into<Place>, to: impl Into<Place>, identifier: u16) -> Self {
         Self::of(from.into(), to.into(), Transport::Echo(identifier))
+    }
+
+    /// An ICMP message of this type and code 0, between IPv4 addresses, with an identifier where an echo request has one.
+    pub fn icmp(from: impl Into<Place>, to: impl Into<Place>, kind: u8, identifier: u16) -> Self {
+        Self::of(from.into(), to.into(), Transport::Icmp { protocol: Protocol::ICMP, kind, identifier })
+    }
+
+    /// The same of ICMPv6, between IPv6 addresses.
+    pub fn icmpv6(from: impl Into<Place>, to: impl Into<Place>, kind: u8, identifier: u16) -> Self {
+        Self::of(from.into(), to.into(), Transport::Icmp { protocol: Protocol::ICMPV6, kind, identifier })
     }
 
     /// An Ethernet frame, which comes in where it is said.
@@ -191,6 +208,16 @@ impl Packet {
 }
 
 impl Fields {
+    /// The families that it may have, whether IPv6, the preferred one first.
+    pub(super) fn families(&self) -> &'static [bool] {
+        match (self.transport, self.ipv6) {
+            (Transport::Icmp { protocol: Protocol::ICMP, .. }, _) => &[false],
+            (Transport::Icmp { .. }, _) => &[true],
+            (_, false) => &[false, true],
+            (_, true) => &[true, false],
+        }
+    }
+
     /// The frame between two addresses of one family.
     pub(super) fn frame(&self, macs: (MacAddr, MacAddr), source: IpAddr, destination: IpAddr) -> Result<Vec<u8>> {
         let builder = PacketBuilder::ethernet2(macs.0.octets(), macs.1.octets());
@@ -227,6 +254,13 @@ impl Fields {
             }
             Transport::Echo(id) if is_ipv4 => builder.icmpv4_echo_request(id, 1).write(&mut bytes, &[]),
             Transport::Echo(id) => builder.icmpv6_echo_request(id, 1).write(&mut bytes, &[]),
+            Transport::Icmp { kind, identifier, .. } => {
+                let [a, b] = identifier.to_be_bytes();
+                match is_ipv4 {
+                    true => builder.icmpv4_raw(kind, 0, [a, b, 0, 1]).write(&mut bytes, &[]),
+                    false => builder.icmpv6_raw(kind, 0, [a, b, 0, 1]).write(&mut bytes, &[]),
+                }
+            }
         };
         written.map_err(|error| Error::invalid("packet", format!("{source} to {destination}"), error.to_string()))?;
         Ok(bytes)
@@ -271,6 +305,11 @@ mod tests {
         assert_eq!((sctp[20], sctp.len()), (132, 14 + 40 + 12));
         let echo = frame(Packet::echo(v6, v6, 9), v6, v6).expect("one family");
         assert_eq!((echo[20], echo[54], &echo[58..60]), (58, 128, &[0, 9][..]));
+        let solicitation = frame(Packet::icmpv6(v6, v6, 135, 9), v6, v6).expect("one family");
+        assert_eq!((solicitation[20], &solicitation[54..56]), (58, &[135, 0][..]));
+        let same = |one: Packet, other: Packet, at| assert_eq!(frame(one, at, at).ok(), frame(other, at, at).ok());
+        same(Packet::icmp(v4, v4, 8, 9), Packet::echo(v4, v4, 9), v4);
+        same(Packet::icmpv6(v6, v6, 128, 9), Packet::echo(v6, v6, 9), v6);
         assert!(frame(Packet::udp(v4, v6, 9), v4, v6).is_err());
     }
 }

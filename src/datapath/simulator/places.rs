@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Simulator;
 use super::packet::{Content, Entry, Fields, Packet, Place};
 use crate::endpoint::{EndpointRecord, EndpointRef};
+use crate::enforcement::Trial;
 use crate::tables::LxcEntry;
 use crate::{EndpointId, Error, IfIndex, MacAddr, Result};
 
@@ -12,10 +13,6 @@ pub(super) const FROM_CONTAINER: &str = "cil_from_container";
 pub(super) const TO_CONTAINER: &str = "cil_to_container";
 pub(super) const FROM_NETDEV: &str = "cil_from_netdev";
 pub(super) const FROM_HOST: &str = "cil_from_host";
-
-/// Addresses for documentation (RFC 5737, RFC 3849): nobody has them.
-const SOMEBODY: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// Of a router out there.
 const NEIGHBOUR: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
@@ -41,9 +38,9 @@ enum Owner {
 }
 
 impl Simulator<'_> {
-    pub(super) fn start(&self, packet: &Packet) -> Result<Start> {
+    pub(super) fn start(&self, packet: &Packet, trial: Option<&Trial>) -> Result<Start> {
         match &packet.0 {
-            Content::Fields(fields) => self.start_of_fields(fields),
+            Content::Fields(fields) => self.start_of_fields(fields, trial),
             Content::Bytes(entry, frame) => {
                 let (program, device) = match entry {
                     Entry::FromEndpoint(endpoint) => (FROM_CONTAINER, self.endpoint(endpoint)?.ifindex),
@@ -59,11 +56,20 @@ impl Simulator<'_> {
         }
     }
 
-    fn start_of_fields(&self, fields: &Fields) -> Result<Start> {
-        let (from, to) = (self.end(&fields.from)?, self.end(&fields.to)?);
-        let (source, destination) = common_family(&from.addresses, &to.addresses, fields.ipv6).ok_or_else(|| {
+    fn start_of_fields(&self, fields: &Fields, trial: Option<&Trial>) -> Result<Start> {
+        let (from, to) = (self.end(&fields.from, trial)?, self.end(&fields.to, trial)?);
+        let families = fields.families();
+        let (source, destination) = common_family(&from.addresses, &to.addresses, families).ok_or_else(|| {
             let ends = format!("{} to {}", fields.from, fields.to);
-            Error::invalid("packet", ends, "have no addresses of one family")
+            Error::invalid(
+                "packet",
+                ends,
+                match families {
+                    [false] => "have no IPv4 addresses, both of them, between which ICMP goes",
+                    [true] => "have no IPv6 addresses, both of them, between which ICMPv6 goes",
+                    _ => "have no addresses of one family",
+                },
+            )
         })?;
         let node = &self.datapath.node;
         let (program, device, macs) = match (from.owner, to.owner, node.devices.first()) {
@@ -76,16 +82,39 @@ impl Simulator<'_> {
         Ok(Start { program, device, frame: fields.frame(macs, source, destination)? })
     }
 
-    fn end(&self, place: &Place) -> Result<End> {
+    fn end(&self, place: &Place, trial: Option<&Trial>) -> Result<End> {
         Ok(match place {
             Place::Endpoint(endpoint) => {
                 let record = self.endpoint(endpoint)?;
                 End { addresses: record.addresses().collect(), owner: Owner::Endpoint(Box::new(record)) }
             }
             Place::Host => End { addresses: self.datapath.node.addresses().collect(), owner: Owner::Host },
-            Place::World => End { addresses: SOMEBODY.to_vec(), owner: Owner::Outside },
+            Place::World => End { addresses: self.strangers(trial)?, owner: Owner::Outside },
             Place::Address(address) => End { addresses: vec![*address], owner: self.owner(*address)? },
         })
+    }
+
+    /// Addresses of which nothing is known, one of each family: neither this node nor an endpoint has them, and no policy names them.
+    fn strangers(&self, trial: Option<&Trial>) -> Result<Vec<IpAddr>> {
+        let (ipv4, ipv6) = (self.stranger(outside_ipv4(), trial)?, self.stranger(outside_ipv6(), trial)?);
+        let found: Vec<_> = ipv4.into_iter().chain(ipv6).collect();
+        match found.is_empty() {
+            true => {
+                Err(Error::invalid("place", "world", "every address that was tried is known by a prefix; name one"))
+            }
+            false => Ok(found),
+        }
+    }
+
+    fn stranger(&self, candidates: impl Iterator<Item = IpAddr>, trial: Option<&Trial>) -> Result<Option<IpAddr>> {
+        for address in candidates {
+            let is_named = trial.is_some_and(|trial| trial.prefix_of(address).is_some());
+            let world = if address.is_ipv4() { self.world.0 } else { self.world.1 };
+            if !is_named && self.live.lxc.lookup(address)?.is_none() && self.identity_elsewhere(address)? == world {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
     }
 
     fn owner(&self, address: IpAddr) -> Result<Owner> {
@@ -110,7 +139,23 @@ impl Simulator<'_> {
     }
 }
 
-fn common_family(from: &[IpAddr], to: &[IpAddr], prefer_ipv6: bool) -> Option<(IpAddr, IpAddr)> {
+/// Addresses for documentation (RFC 5737) and for tests of devices (RFC 2544), then one of each block of 2^24.
+fn outside_ipv4() -> impl Iterator<Item = IpAddr> {
+    let nobody_s = [[192, 0, 2, 1], [198, 51, 100, 1], [203, 0, 113, 1], [198, 18, 0, 1]];
+    let private = |first: &u8| [10, 127].contains(first);
+    let blocks = (1..=223).filter(move |first| !private(first)).map(|first| [first, 0, 2, 1]);
+    nobody_s.into_iter().chain(blocks).map(|octets| Ipv4Addr::from(octets).into())
+}
+
+/// Addresses for documentation (RFC 3849, RFC 9637), then one of each block of 2^116 of those that are routed.
+fn outside_ipv6() -> impl Iterator<Item = IpAddr> {
+    let nobody_s = [(0x2001, 0xdb8), (0x3fff, 0)];
+    let blocks = (0x200..=0x3ff).map(|block| (block << 4, 1));
+    let addresses = nobody_s.into_iter().chain(blocks);
+    addresses.map(|(first, second)| Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 1).into())
+}
+
+fn common_family(from: &[IpAddr], to: &[IpAddr], families: &[bool]) -> Option<(IpAddr, IpAddr)> {
     let of = |addresses: &[IpAddr], ipv6| addresses.iter().copied().find(|address| address.is_ipv6() == ipv6);
-    [prefer_ipv6, !prefer_ipv6].into_iter().find_map(|ipv6| Some((of(from, ipv6)?, of(to, ipv6)?)))
+    families.iter().find_map(|ipv6| Some((of(from, *ipv6)?, of(to, *ipv6)?)))
 }

@@ -29,7 +29,7 @@ struct Instead<'a> {
 }
 
 pub(super) fn simulate(simulator: &mut Simulator<'_>, packet: &Packet, trial: Option<&Trial>) -> Result<Verdict> {
-    let start = simulator.start(packet)?;
+    let start = simulator.start(packet, trial)?;
     check_length(&start.frame)?;
     let parsed = Parsed::of(&start.frame);
     let addresses: Vec<IpAddr> = parsed.all_addresses().collect();
@@ -185,7 +185,7 @@ impl Simulator<'_> {
         Ok(Some(Side { address, identity, labels, endpoint }))
     }
 
-    fn identity_elsewhere(&self, address: IpAddr) -> Result<SecurityId> {
+    pub(super) fn identity_elsewhere(&self, address: IpAddr) -> Result<SecurityId> {
         Ok(match self.live.ipcache.lookup(address)? {
             Some(entry) => entry.identity,
             None if address.is_ipv4() => self.world.0,
