@@ -16,7 +16,7 @@ use crate::{EndpointId, Error, Result, SecurityId};
 
 /// The policies in force with others in the place of those with their names, over the identities and endpoints of one moment.
 ///
-/// A prefix that only the others name has an identity that exists nowhere else.
+/// A prefix that only the others name has the identity that is kept for it from an earlier time, or one that exists nowhere else.
 #[derive(Clone, Debug)]
 pub struct Trial {
     repository: Repository,
@@ -53,7 +53,7 @@ impl Enforcement {
         Ok(Trial { repository, rules, options, subjects, prefixes })
     }
 
-    /// Identities for prefixes, of numbers that nobody has.
+    /// Identities for prefixes: those that exist, and else of numbers that nobody has.
     fn invent(&self, prefixes: impl Iterator<Item = IpNetwork>) -> Result<BTreeMap<IpNetwork, Identity>> {
         let taken: BTreeSet<SecurityId> = self.ipcache.peers().iter().map(|peer| peer.entry.identity).collect();
         let free = |id: &SecurityId| !taken.contains(id) && self.identities.get(*id).is_none();
@@ -61,9 +61,15 @@ impl Enforcement {
         let mut numbers = (0..1 << 24).rev().map(|number| SecurityId::new(1 << 24 | number)).filter(free);
         let mut invented = BTreeMap::new();
         for prefix in prefixes {
-            let id =
-                numbers.next().ok_or_else(|| Error::not_found("unused identity for prefix", prefix.to_string()))?;
-            invented.insert(prefix, Identity::new(id, cidr_labels(prefix)?));
+            let labels = cidr_labels(prefix)?;
+            let identity = match self.identities.find(&labels) {
+                Some(identity) => identity,
+                None => {
+                    let none = || Error::not_found("unused identity for prefix", prefix.to_string());
+                    Identity::new(numbers.next().ok_or_else(none)?, labels)
+                }
+            };
+            invented.insert(prefix, identity);
         }
         Ok(invented)
     }
