@@ -30,6 +30,7 @@ fn impossible_rules_are_refused_with_the_path() {
     let any = || Section::any();
     let unchecked = Section::peers([Peer::Cidr { net: net("10.0.0.0/8"), except: vec![net("192.0.2.0/24")] }]);
     let named = |name: &str| Section::any().l4(L4Match { protocol: Protocol::TCP, ports: L4Ports::Named(name.into()) });
+    let mapped = Section::peers([Peer::cidr(net("192.0.2.0/24")), Peer::cidr(net("::ffff:192.0.2.1/120"))]);
     let range = "neither all (0-65535) nor a range that ascends within 1-65535, or for ICMP within 0-255";
     let name = "a name has 1 to 15 letters, digits and single dashes inside, with a letter among them";
     let egress = "named ports are known of the endpoint that a rule selects, so for ingress only";
@@ -40,6 +41,8 @@ fn impossible_rules_are_refused_with_the_path() {
             "has no section and denies nothing by default, so it would have no effect"),
         (web().ingress(any()).ingress(unchecked), "ingress[1].peers[0].except", "192.0.2.0/24",
             "an exception has to lie within 10.0.0.0/8"),
+        (web().ingress(mapped), "ingress[0].peers[1].net", "::ffff:192.0.2.0/120",
+            "addresses in ::ffff:0:0/96 stand for IPv4's, and packets of IPv4 come as IPv4: write the prefix as one of IPv4"),
         (web().egress(any().port(Protocol::TCP, 0)), "egress[0].l4[0].ports", "0-0", range),
         (web().egress_deny(any().ports(Protocol::UDP, 0..=9)), "egressDeny[0].l4[0].ports", "0-9", range),
         (web().ingress_deny(any().icmp(8).ports(Protocol::UDP, RangeInclusive::new(9, 8))), "ingressDeny[0].l4[1].ports", "9-8", range),

@@ -1,5 +1,6 @@
 //! Rules as one writes them: sections that allow or deny, for the endpoints that a selector selects.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
@@ -108,6 +109,9 @@ impl Section {
         if let Peers::Some(peers) = &self.peers {
             for (index, peer) in peers.iter().enumerate() {
                 let Peer::Cidr { net, except } = peer else { continue };
+                if is_mapped(*net) {
+                    return Err(Error::invalid(format!("peers[{index}].net"), net.to_string(), MAPPED));
+                }
                 if let Some(outside) = except.iter().find(|except| !within(**except, *net)) {
                     let reason = format!("an exception has to lie within {net}");
                     return Err(Error::invalid(format!("peers[{index}].except"), outside.to_string(), reason));
@@ -150,6 +154,18 @@ fn is_range(protocol: Protocol, range: &RangeInclusive<u16>) -> bool {
         _ => (1, u16::MAX),
     };
     all || (!range.is_empty() && *range.start() >= least && *range.end() <= most)
+}
+
+/// Why a prefix of mapped addresses is refused.
+pub(super) const MAPPED: &str =
+    "addresses in ::ffff:0:0/96 stand for IPv4's, and packets of IPv4 come as IPv4: write the prefix as one of IPv4";
+
+/// Whether this is IPv4 written as IPv6 (RFC 4291, 2.5.5.2), which no packet has.
+pub(super) fn is_mapped(net: IpNetwork) -> bool {
+    match net.network() {
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_some() && net.prefix() >= 96,
+        IpAddr::V4(_) => false,
+    }
 }
 
 /// Whether this is a service name by RFC 6335, section 5.1, in any case.

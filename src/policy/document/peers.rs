@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::super::rule::{masked, within};
+use super::super::rule::{MAPPED, is_mapped, masked, within};
 use super::super::{Entity, Operator, Peer, Requirement, Selector, SelectorKey};
 use super::node::Node;
 use super::object::Scope;
@@ -135,6 +135,7 @@ fn cidr_set_item(reader: &mut Reader, node: &Node) -> Option<Peer> {
 fn prefix(reader: &mut Reader, node: &Node) -> Option<IpNetwork> {
     let text = reader.text(node)?;
     match parse(text) {
+        Some(net) if is_mapped(net) => reader.refuse(node, MAPPED),
         Some(net) => Some(masked(net)),
         None => reader.refuse(node, "not an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32"),
     }
