@@ -240,6 +240,7 @@ fn audit_and_modes_change_at_run_time() {
 #[test]
 fn metrics_and_debugging_information_tell_of_policy() {
     let world = World::new();
+    assert_eq!(world.import("spec: {}").status.code(), Some(1));
     text(&world.import(WEB));
     assert!(!world.hears(2, PORT));
     let shown = until("the drop is counted", || {
@@ -255,6 +256,7 @@ fn metrics_and_debugging_information_tell_of_policy() {
     assert_eq!(value("cilium_policy_endpoint_enforcement_status", "enforcement=ingress"), 1.0);
     assert_eq!(value("cilium_policy_endpoint_enforcement_status", "enforcement=none"), 2.0);
     assert_eq!(value("cilium_policy_change_total", "outcome=success"), 1.0);
+    assert_eq!(value("cilium_policy_change_total", "outcome=fail"), 1.0, "a document that is none");
     assert_eq!(value("cilium_policy_implementation_delay_count", ""), 1.0);
     assert!(value("podwire_policy_regeneration_seconds_count", "scope=swap") >= 1.0);
     assert!(value("cilium_identity", "type=cluster_local") >= 3.0);

@@ -22,12 +22,14 @@ pub(super) async fn get(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> R
 /// this answers; of a document that is refused nothing is.
 pub(super) async fn put(State(agent): Node, Text(document): Text) -> Reply<Json<Policy>> {
     blocking(move || {
-        let policies = policy::Policy::from_yaml(&document)?;
-        let names: Vec<_> = policies.iter().map(|policy| policy.name.clone()).collect();
         let began = Instant::now();
-        let imported = agent.datapath.policy().upsert(policies);
+        let imported = policy::Policy::from_yaml(&document).and_then(|policies| {
+            let names: Vec<_> = policies.iter().map(|policy| policy.name.clone()).collect();
+            Ok((names, agent.datapath.policy().upsert(policies)?))
+        });
         agent.metrics.policy_changed(imported.as_ref().ok().map(|_| began.elapsed()));
-        agent.monitor.policy("Policy updated", &names, imported?);
+        let (names, revision) = imported?;
+        agent.monitor.policy("Policy updated", &names, revision);
         shown(&agent, &Labels::new())
     })
     .await
