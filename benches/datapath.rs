@@ -36,7 +36,7 @@ const fn figure(name: &'static str, case: &'static str, by: &'static str, limit:
     Figure { name, case, by, limit }
 }
 
-const FIGURES: [Figure; 12] = [
+const FIGURES: [Figure; 13] = [
     figure("pod-to-pod-v4-vs-floor", "pod to pod v4", "floor v4", 1.0),
     figure("pod-to-pod-v6-vs-floor", "pod to pod v6", "floor v6", 1.0),
     figure("established-v4-vs-floor", "established v4", "floor v4", 1.0),
@@ -47,6 +47,7 @@ const FIGURES: [Figure; 12] = [
     figure("new-flow-v6-vs-floor-new", "new flow v6", "floor-new v6", 1.4),
     figure("policy-drop-vs-floor", "policy drop v4", "floor v4", 1.5),
     figure("policy-drop-first-vs-floor", "first policy drop v4", "floor v4", 3.0),
+    figure("policy-drop-scan-vs-floor", "policy drop, port scan", "floor v4", 3.0),
     figure("established-16k-flows-vs-floor", "established, 16k flows", "floor, 16k flows", 1.3),
     figure("established-10k-rules-vs-1", "established, 10k rules", "established, 1 rule", 1.1),
 ];

@@ -51,6 +51,8 @@ SHARED(podwire_ct_collect);
 SHARED(podwire_ct_remove);
 SHARED(podwire_ct_insert);
 SHARED(podwire_verdict);
+SHARED(podwire_party);
+SHARED(podwire_policy_outline);
 
 SHARED(ipv4_frag_id);
 SHARED(ipv6_frag_id);

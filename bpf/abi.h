@@ -172,6 +172,26 @@ struct podwire_verdict {
 	__u32 pad;
 };
 
+/* ---- podwire_parties: whom each CPU lately found behind an address, found by a hash of the address ---- */
+
+enum podwire_party_flags {
+	PARTY_F_HOST = 0x01, /* an address of the node itself */
+	PARTY_F_AUDITED = 0x02, /* what the pod's policy denies is let through, and reported */
+};
+
+struct podwire_party {
+	__u8 address[16];
+	__u32 family; /* enum endpoint_family */
+	__u32 generation; /* 0: an empty row */
+	__u32 identity;
+	__u16 id; /* of a local pod, else 0 */
+	__u16 flags; /* enum podwire_party_flags */
+	__u32 ifindex; /* of the local pod's pair, 0 none */
+	__u32 pad;
+	__u8 mac[8];
+	__u8 node_mac[8];
+};
+
 /* ---- podwire_event_budget: how many events a CPU may still emit, and how many it could not ---- */
 
 struct podwire_event_budget {

@@ -7,6 +7,7 @@
 #include "lib/lxc.h"
 #include "lib/metrics.h"
 #include "lib/node.h"
+#include "lib/party_rows.h"
 #include "lib/policy.h"
 #include "lib/runtime.h"
 #include "lib/verdict_counts.h"

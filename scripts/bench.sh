@@ -32,6 +32,7 @@ figures=(
   pod-to-pod-v4-vs-floor pod-to-pod-v6-vs-floor
   established-v4-vs-floor established-v6-vs-floor reply-v4-vs-floor reply-v6-vs-floor
   new-flow-vs-floor-new new-flow-v6-vs-floor-new policy-drop-vs-floor policy-drop-first-vs-floor
+  policy-drop-scan-vs-floor
   established-16k-flows-vs-floor established-10k-rules-vs-1
   endpoint-create-p99-ms endpoint-1000th-vs-1st endpoint-regenerate-p99-ms agent-start-s agent-adopt-1000-s
   policy-swap-1000-ms identity-500-ms

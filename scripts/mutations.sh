@@ -17,7 +17,7 @@ fail() { printf 'mutations: %s\n' "$*" >&2; exit 1; }
 
 # In the order in which they are asked, after those that the list names for a change.
 tests="programs_random programs_verdicts conntrack_reads programs_table conntrack_sacrifice conntrack_collect programs_policy
-  programs_conntrack conntrack_race"
+  programs_conntrack conntrack_race enforcement_packets"
 # Stories that can be repeated.
 export PODWIRE_RANDOM_SEED=${PODWIRE_RANDOM_SEED:-1} PODWIRE_RANDOM_CASES=${PODWIRE_RANDOM_CASES:-30000} RUST_BACKTRACE=0
 patience=600

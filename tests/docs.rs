@@ -87,6 +87,7 @@ fn layouts_of_the_map_reference_are_those_of_the_code() {
         Lb4Key Lb6Key Lb4Service Lb6Service Lb4Backend Lb6Backend Lb4ReverseNat Lb6ReverseNat
         Lb4AffinityKey Lb6AffinityKey LbAffinityVal LbAffinityMatch Lb4SrcRangeKey Lb6SrcRangeKey
         CtKey CtBucket CtPool CtEntry CtDir CtCollect CtRemove CtInsert Ipv4FragId Ipv6FragId FragPorts VerdictRow
+        PartyRow PolicyOutline
     ];
     let mut found = layouts(&read("docs/maps.md"));
     // Lists in one line leave padding out.

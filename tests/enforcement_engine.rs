@@ -39,7 +39,9 @@ impl Node {
         let root = BpfRoot::new();
         let maps = root.maps();
         fs::create_dir_all(&maps).expect("a folder on a bpffs");
-        PolicyMaps::create().expect("a map").map().pin(maps.join("podwire_policy")).expect("pinned");
+        let policies = PolicyMaps::create().expect("maps");
+        policies.map().pin(maps.join("podwire_policy")).expect("pinned");
+        policies.outlines().map().pin(maps.join("podwire_policy_outlines")).expect("pinned");
         IpCache::create(10_000).expect("a map").map().pin(maps.join("cilium_ipcache_v2")).expect("pinned");
         let switches = Arc::new(Switches::create().expect("a map"));
         Self { root, state: tempfile::tempdir().expect("a folder"), switches }

@@ -15,7 +15,7 @@ use std::thread;
 
 use datapath::{A, Datapath, FROM_CONTAINER, Pod, REDIRECT, SHOT};
 use etherparse::PacketBuilder;
-use podwire::enforcement::{PolicyRows, PolicyWriter};
+use podwire::enforcement::{PolicyRows, PolicyWriter, Swap};
 use podwire::policy::{ALLOW_PRECEDENCE, DENY_PRECEDENCE};
 use podwire::program::SkBuff;
 use podwire::tables::{
@@ -127,6 +127,59 @@ fn connections_obey_with_the_next_packet() {
             drop(writer.begin([(endpoint(server), next.clone())]).expect("fits"));
         }
     }
+}
+
+#[test]
+fn a_policy_is_not_asked_for_what_the_outline_of_just_its_map_leaves_out() {
+    let (datapath, writer, servers) = set_up();
+    let server = &servers[0];
+    writer.replace([(endpoint(server), policies()[0].clone())]).expect("fits");
+    let outer = PolicyMaps::open_pinned(datapath.maps()).expect("pinned");
+    let id = outer.policy_id(endpoint(server)).expect("readable").expect("in force");
+    let connect = || is_allowed(&datapath, &packet(server, false, (7000, BOTH), true));
+    assert!(connect());
+    for (map, allowed) in [(id, false), (id + 1, true), (id, false), (id - 1, true)] {
+        outer.outlines().write(endpoint(server), map, &[]).expect("written");
+        datapath.advance();
+        assert_eq!(connect(), allowed, "the policy is map {id}, the empty outline that of {map}");
+    }
+}
+
+#[test]
+fn whatever_way_a_policy_comes_its_outline_comes_with_it() {
+    let (datapath, writer, servers) = set_up();
+    let [first, second] = policies();
+    let outer = PolicyMaps::open_pinned(datapath.maps()).expect("pinned");
+    let has_outline = |server: &Pod| {
+        let outline = outer.outlines().map().read(u32::from(server.id)).expect("a row");
+        Some(outline.map_id) == outer.policy_id(endpoint(server)).expect("readable").map(u64::from)
+    };
+    let connects = |server, port| is_allowed(&datapath, &packet(server, true, (7000, port), true));
+
+    // Swapped; the slot that every pod of this test has is no spare one.
+    writer.replace([(endpoint(&servers[0]), first.clone())]).expect("fits");
+    assert!(has_outline(&servers[0]) && connects(&servers[0], BOTH));
+    // Changed in place: of what comes about an identity that nobody has, nothing is left out.
+    let sender = SecurityId::new(A.identity);
+    let others: PolicyRows = first.iter().filter(|(matched, _)| matched.identity != sender).copied().collect();
+    writer.replace([(endpoint(&servers[1]), others)]).expect("fits");
+    assert!(has_outline(&servers[1]) && !connects(&servers[1], BOTH));
+    let swap = writer.begin_around([(endpoint(&servers[1]), first.clone())], &[sender].into()).expect("fits");
+    assert_eq!(swap.swapped().patched, 1);
+    assert!(has_outline(&servers[1]) && connects(&servers[1], BOTH) && connects(&servers[1], FIRST));
+    // Written into a slot that was filled in advance.
+    writer.remove([endpoint(&servers[2])]).and_then(Swap::wait).expect("removed");
+    writer.stock(&[endpoint(&servers[2])]).expect("in stock");
+    writer.replace([(endpoint(&servers[2]), second)]).expect("fits");
+    assert!(has_outline(&servers[2]) && connects(&servers[2], BOTH) && !connects(&servers[2], NEITHER));
+    // Taken over from an earlier process, of which nobody knows whether it wrote outlines.
+    outer.outlines().write(endpoint(&servers[0]), 0, &[]).expect("written");
+    assert!(!has_outline(&servers[0]));
+    drop(writer);
+    let switches = Arc::new(Switches::open_pinned(datapath.maps()).expect("pinned"));
+    let outer = PolicyMaps::open_pinned(datapath.maps()).expect("pinned");
+    let _writer = PolicyWriter::open(outer, switches, &datapath.maps()).expect("opens");
+    assert!(has_outline(&servers[0]) && connects(&servers[0], BOTH));
 }
 
 #[test]

@@ -52,7 +52,9 @@ impl Node {
     fn new() -> Self {
         let root = BpfRoot::new();
         fs::create_dir_all(root.maps()).expect("a folder on a bpffs");
-        PolicyMaps::create().expect("a map").map().pin(root.maps().join("podwire_policy")).expect("pinned");
+        let policies = PolicyMaps::create().expect("maps");
+        policies.map().pin(root.maps().join("podwire_policy")).expect("pinned");
+        policies.outlines().map().pin(root.maps().join("podwire_policy_outlines")).expect("pinned");
         Self { root, switches: Arc::new(Switches::create().expect("a map")) }
     }
 
@@ -73,7 +75,7 @@ impl Node {
     fn pins(&self) -> Vec<String> {
         let files = fs::read_dir(self.root.maps()).expect("a folder");
         let names = files.map(|file| file.expect("readable").file_name().into_string().expect("text"));
-        let mut names: Vec<_> = names.filter(|name| name != "podwire_policy").collect();
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with("podwire_")).collect();
         names.sort();
         names
     }

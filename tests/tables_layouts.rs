@@ -117,8 +117,20 @@ fn layouts_are_as_published() {
 fn every_byte_belongs_to_a_field() {
     let mut all = cilium_structs();
     all.extend(ours![
-        CtKey, CtDir, CtEntry, CtBucket, CtPool, CtCollect, CtRemove, CtInsert, Ipv4FragId, Ipv6FragId, FragPorts,
-        VerdictRow
+        CtKey,
+        CtDir,
+        CtEntry,
+        CtBucket,
+        CtPool,
+        CtCollect,
+        CtRemove,
+        CtInsert,
+        Ipv4FragId,
+        Ipv6FragId,
+        FragPorts,
+        VerdictRow,
+        PartyRow,
+        PolicyOutline
     ]);
     for (name, ours) in all {
         let mut end = 0;

@@ -68,6 +68,7 @@ pub(crate) fn worlds() -> Vec<World> {
     open(&free, v6, v6_back);
     let judged = node();
     enforce(&judged, RULES);
+    guard(&judged);
     open(&judged, v4, v4_back);
     open(&judged, v6, v6_back);
     let (answered, one, many) = (node(), node(), node());
@@ -100,6 +101,10 @@ pub(crate) fn worlds() -> Vec<World> {
     ]
 }
 
+/// A pod behind a policy of its own.
+const C: Pod =
+    Pod { ifindex: 4012, id: 1012, identity: 40_012, ipv4: Some(Ipv4Addr::new(10, 0, 0, 12)), ipv6: None, ..B };
+
 fn unpoliced() -> Vec<Case> {
     let syn4 = |to| ipv4(A.to_gateway(), (A.v4(), to), 255, Upper::Udp);
     let syn6 = |to| ipv6(A.to_gateway(), (A.v6(), to), 255, Upper::Udp);
@@ -123,6 +128,7 @@ fn unpoliced() -> Vec<Case> {
 
 fn policed() -> Vec<Case> {
     let denied = with(&v4(SYN, 255), ETH + IPV4 + 2, &443u16.to_be_bytes());
+    let guarded = with(&ipv4(A.to_gateway(), (A.v4(), C.v4()), 255, Upper::Tcp), ETH + IPV4 + 13, &[SYN]);
     vec![
         case("established v4", v4(ACK, 255)),
         case("established v6", v6(ACK, 255)),
@@ -131,6 +137,7 @@ fn policed() -> Vec<Case> {
         on("policy drop v4", FROM_CONTAINER, denied.clone(), SHOT),
         vary(on("first policy drop v4", FROM_CONTAINER, denied.clone(), SHOT), Vary::Sources),
         vary(on("policy drop, port scan", FROM_CONTAINER, denied, SHOT), Vary::Ports),
+        vary(on("the same, denied there", FROM_CONTAINER, guarded, SHOT), Vary::Ports),
     ]
 }
 
@@ -246,18 +253,33 @@ fn receiver() -> Pod {
 /// many prefixes.
 fn enforce(node: &Datapath, others: u32) {
     for (own, peer) in [(A, B), (B, A)] {
-        let mut entries = Vec::new();
-        for direction in [PolicyDirection::Ingress, PolicyDirection::Egress] {
-            entries.push(allow(direction, peer.identity));
-            entries.extend((0..others).map(|number| allow(direction, 50_000 + number)));
-        }
-        node.set_policy(own.id, &entries);
+        node.set_policy(own.id, &lines(&peer, others));
     }
     for number in 0..others {
         let address = Ipv4Addr::from(0xc633_0000 + number);
         node.set_identity(IpAddr::V4(address), 32, 50_000 + number);
     }
     node.advance();
+}
+
+/// Adds C, to whom A may send what it likes, and who would take some of it from B.
+fn guard(node: &Datapath) {
+    node.add(&C);
+    node.set_policy(C.id, &lines(&B, RULES));
+    let matched =
+        PolicyMatch { direction: PolicyDirection::Egress, identity: SecurityId::new(C.identity), l4: PolicyL4::Any };
+    let mut own = lines(&B, RULES);
+    own.push((matched, PolicyVerdict::new(PolicyAction::Allow, 1)));
+    node.set_policy(A.id, &own);
+}
+
+fn lines(peer: &Pod, others: u32) -> Vec<(PolicyMatch, PolicyVerdict)> {
+    let mut lines = Vec::new();
+    for direction in [PolicyDirection::Ingress, PolicyDirection::Egress] {
+        lines.push(allow(direction, peer.identity));
+        lines.extend((0..others).map(|number| allow(direction, 50_000 + number)));
+    }
+    lines
 }
 
 fn allow(direction: PolicyDirection, peer: u32) -> (PolicyMatch, PolicyVerdict) {

@@ -44,6 +44,19 @@ struct policy_entry {
 	__u32 cookie; /* number of the rule */
 };
 
+/*
+ * What the entries of a policy can match at the most, so that nobody looks for what is not there. It holds for the policy's map of
+ * this id alone: one that replaces it has another. Whoever writes a row takes the id away first and sets it last.
+ */
+struct podwire_policy_outline {
+	__u64 map_id; /* 0: of none */
+	/* By enum policy_direction, a bit for each value that the lower six bits of something take: */
+	__u64 peers[2]; /* of the identities that are named with ports */
+	__u64 peer_ports[2]; /* of those ports */
+	__u64 whole_peers[2]; /* of the identities that are named without ports, or with so many that all bits would be set */
+	__u64 any_ports[2]; /* of the ports that go with any peer */
+};
+
 /* policy_verdict_notify: what part of the traffic the deciding entry named */
 enum policy_match {
 	MATCHED_NONE = 0,

@@ -375,15 +375,16 @@ static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, c
 }
 
 /* Who the two ends of an error are, and where it goes: a router on the way may be one of them. */
-static __noinline int admission_resolve(struct admission *a)
+static __noinline int admission_resolve(struct admission *a, const struct podwire_runtime *switches)
 {
+	const struct podwire_ct_key *key = &a->flow.key;
 	bool from_lo = a->flow.direction == CT_FROM_LO;
 	struct party party;
 
-	party_resolve(&party, (const __u64 *)(from_lo ? a->flow.key.lo_addr : a->flow.key.hi_addr), a->flow.key.family);
+	party_resolve(&party, (const __u64 *)(from_lo ? key->lo_addr : key->hi_addr), key->family, a->generation, switches);
 	a->from.identity = party.identity;
 	a->src_id = party.id;
-	party_resolve(&party, (const __u64 *)(from_lo ? a->flow.key.hi_addr : a->flow.key.lo_addr), a->flow.key.family);
+	party_resolve(&party, (const __u64 *)(from_lo ? key->hi_addr : key->lo_addr), key->family, a->generation, switches);
 	a->from.dst_identity = party.identity;
 	a->from.dst_id = party.id;
 	target_find(a);
@@ -406,7 +407,7 @@ static __noinline int admit_related(struct __sk_buff *skb, struct admission *a, 
 	row = judge_opener(&inner.key, opener, opener_port(&inner.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
-	admission_resolve(a);
+	admission_resolve(a, switches);
 	verdict = check_verdict(skb, a, row, a->target.is_here);
 	if (verdict)
 		return verdict;

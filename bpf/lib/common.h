@@ -66,6 +66,15 @@ enum reason {
 #define READ_ONCE(word) (*(const volatile typeof(word) *)&(word))
 #define WRITE_ONCE(word, value) (*(volatile typeof(word) *)&(word) = (value))
 
+/* Loads before it come before loads behind it, and stores before stores. x86 keeps them in order by itself. */
+#if defined(__TARGET_ARCH_x86)
+#define loads_in_order(word) barrier()
+#define stores_in_order(word) barrier()
+#else
+#define loads_in_order(word) __sync_fetch_and_add(&(word), 0)
+#define stores_in_order(word) __sync_fetch_and_add(&(word), 0)
+#endif
+
 #ifndef likely
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

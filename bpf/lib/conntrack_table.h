@@ -16,15 +16,6 @@
 #define EBUSY 16
 #define ENOSPC 28
 
-/* Loads before it come before loads behind it, and stores before stores. x86 keeps them in order by itself. */
-#if defined(__TARGET_ARCH_x86)
-#define loads_in_order(word) barrier()
-#define stores_in_order(word) barrier()
-#else
-#define loads_in_order(word) __sync_fetch_and_add(&(word), 0)
-#define stores_in_order(word) __sync_fetch_and_add(&(word), 0)
-#endif
-
 /* The running kernel's, of which one field is of interest. */
 struct bpf_map {
 	__u32 max_entries;

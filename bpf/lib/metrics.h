@@ -49,7 +49,8 @@ static __always_inline bool count_denial(const struct __sk_buff *skb, __u32 reas
 	return true;
 }
 
-static __always_inline void count_drop(const struct __sk_buff *skb, int verdict, __u8 direction)
+/* A function of its own: what a flood is denied by is to pay nothing for it. */
+static __noinline int count_other_drop(const struct __sk_buff *skb, int verdict, __u8 direction)
 {
 	struct metrics_key key = {
 		.reason = drop_reason(verdict),
@@ -57,11 +58,8 @@ static __always_inline void count_drop(const struct __sk_buff *skb, int verdict,
 		.line = drop_line(verdict),
 		.file = drop_file(verdict),
 	};
-	struct metrics_value *value;
+	struct metrics_value *value = bpf_map_lookup_elem(&cilium_metrics, &key);
 
-	if (count_denial(skb, key.reason, direction))
-		return;
-	value = bpf_map_lookup_elem(&cilium_metrics, &key);
 	if (!value) {
 		struct metrics_value none = {};
 
@@ -71,4 +69,11 @@ static __always_inline void count_drop(const struct __sk_buff *skb, int verdict,
 	}
 	if (value)
 		count_packet(value, skb);
+	return 0;
+}
+
+static __always_inline void count_drop(const struct __sk_buff *skb, int verdict, __u8 direction)
+{
+	if (!count_denial(skb, drop_reason(verdict), direction))
+		count_other_drop(skb, verdict, direction);
 }

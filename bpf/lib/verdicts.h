@@ -34,24 +34,24 @@ static __always_inline __u32 row_index(const struct judged *what, const struct p
 }
 
 static __always_inline void row_resolve(struct podwire_verdict *row, const struct judged *what, struct party *src,
-					struct party *dst)
+					struct party *dst, const struct podwire_runtime *switches)
 {
-	const struct endpoint_info *pod;
+	const struct podwire_party *receiver;
 
-	party_resolve(src, what->src, what->family);
-	pod = party_resolve(dst, what->dst, what->family);
+	party_resolve(src, what->src, what->family, what->generation, switches);
+	receiver = party_resolve(dst, what->dst, what->family, what->generation, switches);
 	row->src_label = src->identity;
 	row->src_id = src->id;
 	row->dst_label = dst->identity;
 	row->dst_id = dst->id;
 	row->dst_ifindex = 0;
-	if (pod && dst->is_host) {
+	if (!receiver)
+		return;
+	if (receiver->flags & PARTY_F_HOST)
 		row->flags |= VERDICT_ROW_F_HOST;
-	} else if (pod) {
-		row->dst_ifindex = pod->ifindex;
-		*(__u64 *)row->dst_mac = load64(pod->mac);
-		*(__u64 *)row->dst_node_mac = load64(pod->node_mac);
-	}
+	row->dst_ifindex = receiver->ifindex;
+	*(__u64 *)row->dst_mac = load64(receiver->mac);
+	*(__u64 *)row->dst_node_mac = load64(receiver->node_mac);
 }
 
 static __always_inline void row_judge(struct podwire_verdict *row, const struct judged *what, const struct party *src,
@@ -104,7 +104,7 @@ static __always_inline struct podwire_verdict *judge(const struct judged *what, 
 	row->egress_rule = 0;
 	row->ingress_rule = 0;
 	*(__u32 *)&row->reason = 0;
-	row_resolve(row, what, &src, &dst);
+	row_resolve(row, what, &src, &dst, switches);
 	row_judge(row, what, &src, &dst);
 	return row;
 }

@@ -29,9 +29,10 @@ pub use lb::{
 pub use metrics::{MetricsKey, MetricsValue};
 pub use node::{NodeKey, NodeValue};
 pub use podwire::{
-    ENDPOINT_PROBES, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow, EventBudget, ForwardPoint, Runtime, VerdictRow,
+    ENDPOINT_PROBES, ENDPOINT_ROW_IPV4, ENDPOINT_ROW_IPV6, EndpointRow, EventBudget, ForwardPoint, PartyRow, Runtime,
+    VerdictRow,
 };
-pub use policy::{PolicyEntry, PolicyKey, PolicyStatsKey, PolicyStatsValue};
+pub use policy::{PolicyEntry, PolicyKey, PolicyOutline, PolicyStatsKey, PolicyStatsValue};
 pub use shared::{Field, Shared};
 
 /// The types libbpf-cargo generated from the compiled BTF: the oracle for the assertions, used for nothing else.

@@ -101,6 +101,32 @@ shared_struct! {
 }
 
 shared_struct! {
+    /// A row of `podwire_parties`, in which each CPU remembers who is behind an address. Only the programs use it.
+    pub struct PartyRow = podwire_party {
+        /// The address; an IPv4 one in the first four bytes, the rest zero.
+        pub address: [u8; 16],
+        /// 1 for IPv4, 2 for IPv6.
+        pub family: u32,
+        /// Generation under which the row holds; 0 for an empty one.
+        pub generation: u32,
+        /// The identity behind it.
+        pub identity: u32,
+        /// The pod's endpoint; 0 if it is no local pod.
+        pub id: u16,
+        /// What else it is (`enum podwire_party_flags`).
+        pub flags: u16,
+        /// Host side of the pod's pair; 0 if it is no local pod.
+        pub ifindex: u32,
+        /// Padding, zero.
+        pub pad: u32,
+        /// The pod's MAC address, then two zero bytes.
+        pub mac: [u8; 8],
+        /// That of the host side of its pair, then two zero bytes.
+        pub node_mac: [u8; 8],
+    }
+}
+
+shared_struct! {
     /// `podwire_event_budget`, one per CPU.
     pub struct EventBudget = podwire_event_budget {
         /// Number of the current window of 256 ticks.

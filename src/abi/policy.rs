@@ -51,6 +51,22 @@ impl PolicyEntry {
 }
 
 shared_struct! {
+    /// A row of `podwire_policy_outlines`: what the entries of a policy can match at the most.
+    pub struct PolicyOutline = podwire_policy_outline {
+        /// The kernel's id of the policy's map, for which alone the row holds; 0 for none.
+        pub map_id: u64,
+        /// By direction (ingress, egress): a bit for each value of the lower six bits of the identities named with ports.
+        pub peers: [u64; 2],
+        /// The same of those ports.
+        pub peer_ports: [u64; 2],
+        /// The same of the identities named without ports, or with so many that all bits would be set.
+        pub whole_peers: [u64; 2],
+        /// The same of the ports that go with any peer.
+        pub any_ports: [u64; 2],
+    }
+}
+
+shared_struct! {
     /// Key of `cilium_policystats`.
     pub struct PolicyStatsKey = policy_stats_key {
         /// The endpoint whose policy decided.

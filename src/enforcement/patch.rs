@@ -49,6 +49,11 @@ impl Patch {
         }
     }
 
+    /// The entries it writes.
+    pub(super) fn written(&self) -> &[(PolicyMatch, PolicyVerdict)] {
+        &self.written
+    }
+
     /// Changes a policy in force.
     ///
     /// # Errors

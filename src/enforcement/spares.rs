@@ -98,6 +98,7 @@ impl PolicyWriter {
             .ok_or_else(|| Error::not_found("spare policy of endpoint", endpoint.to_string()))?;
         let policy = PolicyMap::from_slot(id, endpoint)?;
         policy.fill(rows.as_slice())?;
+        self.outer.outlines().write(endpoint, id, rows.as_slice())?;
         self.pins.put_aside(endpoint, &policy)?;
         self.pins.take_over(endpoint)
     }

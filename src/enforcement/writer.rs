@@ -220,6 +220,7 @@ impl PolicyWriter {
     ) -> Result<()> {
         let start = Instant::now();
         let prepared = self.prepare(&changed)?;
+        let ids: Vec<u32> = prepared.iter().map(|(_, policy)| policy.map().info().id).collect();
         let filled = Instant::now();
         let begun = swap::begin(&self.outer, Change::Replace(prepared));
         let done = begun.as_ref().map_or_else(done_before, |_| changed.len());
@@ -229,7 +230,7 @@ impl PolicyWriter {
         swap.swapped.endpoints.extend(changed.iter().map(|(endpoint, _)| *endpoint));
         swap.swapped.entries += changed.iter().map(|(_, rows)| rows.len()).sum::<usize>();
         (swap.swapped.fill, swap.swapped.swap) = (filled - start, filled.elapsed());
-        self.settle(in_force, changed, done);
+        self.settle(in_force, changed, &ids[..done.min(ids.len())]);
         swap.completion = begun?;
         Ok(())
     }
@@ -266,6 +267,7 @@ impl PolicyWriter {
         if rows.len() > self.limit.min(policy.map().max_entries()) {
             return Ok(false);
         }
+        self.outer.outlines().widen(endpoint, id, patch.written())?;
         match patch.apply(&policy) {
             Err(error) if error.kind() == ErrorKind::Exhausted => Ok(false),
             applied => applied.map(|()| true),
@@ -309,16 +311,17 @@ impl PolicyWriter {
         Ok(policy)
     }
 
-    /// Notes what is in force, of which the first `done` are new, and lets the pins follow.
-    fn settle(&self, in_force: &mut InForce, changed: Vec<(EndpointId, PolicyRows)>, done: usize) {
+    /// Notes what is in force, of which the first ones are new, in the maps with these ids; lets outlines and pins follow.
+    fn settle(&self, in_force: &mut InForce, changed: Vec<(EndpointId, PolicyRows)>, done: &[u32]) {
         for (index, (endpoint, rows)) in changed.into_iter().enumerate() {
-            if index >= done {
+            let Some(id) = done.get(index) else {
                 self.discard(endpoint);
                 continue;
-            }
+            };
+            let outlined = self.outer.outlines().write(endpoint, *id, rows.as_slice());
             in_force.insert(endpoint, rows);
-            if let Err(error) = self.pins.take_over(endpoint) {
-                // The policy is in force; the next open lets the pin follow.
+            if let Err(error) = outlined.and_then(|()| self.pins.take_over(endpoint)) {
+                // The policy is in force; the next open lets outline and pin follow.
                 warn!("endpoint {endpoint}: {error}");
             }
         }
@@ -339,7 +342,9 @@ impl PolicyWriter {
                 self.pins.put_aside(endpoint, &policy)?;
                 self.pins.take_over(endpoint)?;
             }
-            in_force.insert(endpoint, policy.entries()?.into_iter().collect());
+            let rows: PolicyRows = policy.entries()?.into_iter().collect();
+            self.outer.outlines().write(endpoint, id, rows.as_slice())?;
+            in_force.insert(endpoint, rows);
         }
         Ok(())
     }

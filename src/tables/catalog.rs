@@ -1,14 +1,16 @@
 //! Every map of a node: what is created when a node starts, and what an operator can list.
 
-use crate::abi::{EventBudget, VerdictRow};
+use crate::abi::{EventBudget, PartyRow, VerdictRow};
 use crate::maps::MapSpec;
 use crate::tables::{
     CtErrors, CtMap, EndpointRows, ForwardsMap, IpCache, LbMap, LxcMap, MaglevTables, MetricsMap, NodeMap, PolicyMap,
-    PolicyMaps, PolicyStats, Switches, VerdictCounts, fragment_specs,
+    PolicyMaps, PolicyOutlines, PolicyStats, Switches, VerdictCounts, fragment_specs,
 };
 
 /// As in `bpf/lib/verdict_rows.h`.
 const VERDICT_ROWS: u32 = 2048;
+/// As in `bpf/lib/party_rows.h`.
+const PARTY_ROWS: u32 = 1024;
 
 /// A map of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +43,17 @@ pub fn catalog() -> Vec<CatalogEntry> {
             MapSpec::per_cpu_array::<VerdictRow>("podwire_verdicts", VERDICT_ROWS).value_layout::<VerdictRow>(),
             "verdicts that a CPU gave lately",
         ),
+        plain(
+            MapSpec::per_cpu_array::<PartyRow>("podwire_parties", PARTY_ROWS).value_layout::<PartyRow>(),
+            "whom a CPU found behind addresses lately",
+        ),
         plain(VerdictCounts::spec(), "connections that policies let pass"),
         CatalogEntry {
             spec: PolicyMaps::spec(),
             inner: Some(PolicyMap::inner_spec()),
             purpose: "policies in force by endpoint",
         },
+        plain(PolicyOutlines::spec(), "what policies can match at the most"),
         plain(ForwardsMap::spec(), "forwarded packets and bytes by way"),
         plain(MapSpec::ring_buffer("podwire_events", 1 << 20), "drops and traces on their way to user space"),
         plain(

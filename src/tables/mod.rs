@@ -44,8 +44,8 @@ pub use lxc::{EndpointFlags, LxcEndpoint, LxcEntry, LxcMap};
 pub use metrics::{Counted, Counter, MetricsDirection, MetricsMap};
 pub use node::{NodeEntry, NodeMap};
 pub use policy::{
-    PolicyAction, PolicyCount, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyStats,
-    PolicyVerdict,
+    PolicyAction, PolicyCount, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyOutlines,
+    PolicyStats, PolicyVerdict,
 };
 pub use ports::PortPrefix;
 pub use protocol::Protocol;

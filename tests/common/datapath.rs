@@ -299,6 +299,7 @@ impl Datapath {
             policy.upsert(matched, verdict).expect("the policy map takes it");
         }
         let policies = PolicyMaps::open_pinned(self.root.maps()).expect("podwire_policy is pinned");
+        policies.outlines().write(endpoint, policy.map().info().id, entries).expect("the outline is written");
         policies.replace(&[(endpoint, &policy)]).expect("the policy comes into force");
         self.advance();
     }

@@ -2,12 +2,14 @@
 
 mod entry;
 mod outer;
+mod outline;
 mod stats;
 
 use std::path::Path;
 
 pub use entry::{PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict};
 pub use outer::PolicyMaps;
+pub use outline::PolicyOutlines;
 pub use stats::{PolicyCount, PolicyStats};
 
 use crate::abi::{PolicyEntry, PolicyKey};

@@ -3,9 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::PolicyMap;
+use super::{PolicyMap, PolicyOutlines};
 use crate::maps::{ArrayOfMaps, MapSpec, Update};
-use crate::tables::table::pin_path;
 use crate::{EndpointId, Result};
 
 /// Slots: one for every endpoint id.
@@ -18,6 +17,7 @@ const ENDPOINTS: u32 = 65_536;
 #[derive(Debug)]
 pub struct PolicyMaps {
     map: ArrayOfMaps,
+    outlines: PolicyOutlines,
 }
 
 impl PolicyMaps {
@@ -26,20 +26,27 @@ impl PolicyMaps {
         MapSpec::array_of_maps("podwire_policy", ENDPOINTS)
     }
 
-    /// An outer map of one's own, unpinned.
+    /// An outer map of one's own with its outlines, unpinned.
     pub fn create() -> Result<Self> {
-        Ok(Self { map: ArrayOfMaps::create(&Self::spec(), &PolicyMap::inner_spec())? })
+        let map = ArrayOfMaps::create(&Self::spec(), &PolicyMap::inner_spec())?;
+        Ok(Self { map, outlines: PolicyOutlines::create()? })
     }
 
-    /// The map pinned in a folder under its name, or at `path` itself.
-    pub fn open_pinned(path: impl AsRef<Path>) -> Result<Self> {
+    /// The maps pinned in a folder under their names.
+    pub fn open_pinned(folder: impl AsRef<Path>) -> Result<Self> {
         let spec = Self::spec();
-        Ok(Self { map: ArrayOfMaps::open_pinned(pin_path(path.as_ref(), spec.name()), &spec)? })
+        let map = ArrayOfMaps::open_pinned(folder.as_ref().join(spec.name()), &spec)?;
+        Ok(Self { map, outlines: PolicyOutlines::open_pinned(folder)? })
     }
 
     /// The map below.
     pub const fn map(&self) -> &ArrayOfMaps {
         &self.map
+    }
+
+    /// The outlines of the policies.
+    pub const fn outlines(&self) -> &PolicyOutlines {
+        &self.outlines
     }
 
     /// Puts policies into force, each with the next packet, and waits once until no program uses those they replace.
