@@ -5,11 +5,12 @@
 mod lookup;
 #[path = "policy_compile/model.rs"]
 mod model;
+#[path = "common/random.rs"]
+mod random;
 #[path = "policy_compile/world.rs"]
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 
 use model::{Rule, Someone, Traffic, Verdict};
 use podwire::identity::Changes;
@@ -18,19 +19,6 @@ use podwire::tables::{PolicyAction, PolicyMap, PolicyMatch, PolicyVerdict};
 use podwire::{ErrorKind, SecurityId};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::RngSeed;
-
-/// As many cases as `PROPTEST_CASES` says, else `default`. A failure can be repeated by `PROPTEST_RNG_SEED`, which it prints.
-fn cases(default: u32) -> ProptestConfig {
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    let seed = match config.rng_seed {
-        RngSeed::Fixed(seed) => seed,
-        RngSeed::Random => RandomState::new().hash_one(0),
-    };
-    eprintln!("PROPTEST_RNG_SEED={seed}");
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { default };
-    ProptestConfig { cases, rng_seed: RngSeed::Fixed(seed), ..config }
-}
 
 fn compile(rules: &RulesInForce, options: &PolicyOptions) -> CompiledPolicy {
     rules.compile(world::subject(&world::endpoint()), options).expect("within the limit")
@@ -87,7 +75,7 @@ fn present() -> impl Strategy<Value = Vec<Someone>> {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(random::config(300))]
 
     #[test]
     fn entries_mean_what_the_rules_say(rules in world::rules(8), present in present(), options in world::options()) {
@@ -173,7 +161,7 @@ fn start(present: Vec<Someone>) -> BTreeMap<u32, Someone> {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(random::config(200))]
 
     #[test]
     fn step_by_step_is_like_at_once(
@@ -292,7 +280,7 @@ fn check_selectors(
 }
 
 proptest! {
-    #![proptest_config(cases(30))]
+    #![proptest_config(random::config(30))]
 
     /// Needs root.
     #[test]

@@ -1,7 +1,7 @@
 //! The node's programs on maps filled from a model's world: a packet through any hook and any device, and what came of it.
 //!
 //! Devices exist in a network namespace of the test's own, so that a packet can come from each of several pods; everything
-//! here has to run on a thread inside it: see [`Rig::on`].
+//! here has to run on a thread inside it: see [`Devices::run`].
 #![allow(dead_code)]
 
 pub(crate) mod agreement;
