@@ -1,10 +1,12 @@
 //! The facade: a node's datapath, opened or taken over.
 
+mod attach;
 mod builder;
 mod cleanup;
 mod config;
 mod host;
 mod inspect;
+mod namespace;
 mod node;
 mod open;
 mod policy;
@@ -144,7 +146,7 @@ impl Datapath {
     }
 
     /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
-    /// changed in the maps, removes endpoints whose namespace ended (once [synced](Self::mark_synced)) and the connections of those that are gone, brings the counters
+    /// changed in the maps and took off devices, removes endpoints whose namespace ended (once [synced](Self::mark_synced)) and the connections of those that are gone, brings the counters
     /// of forwarded packets into `cilium_metrics`.
     pub fn maintain(&self) -> Result<()> {
         for lease in self.ipam.expire()? {
@@ -154,6 +156,8 @@ impl Datapath {
             self.endpoints.collect()?;
         }
         self.endpoints.scrub()?;
+        self.endpoints.reattach();
+        self.reattach()?;
         let drift = self.endpoints.reach().resync()?;
         if drift.missing + drift.different + drift.foreign + drift.reconciled.repaired > 0 {
             warn!(

@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::netns::TestNetns;
 use common::node::TestNode;
+use podwire::endpoint::EndpointState;
 use podwire::maps::{HashMap, MapSpec};
 use podwire::netlink::{DeviceSpec, VethSpec};
-use podwire::program::{Constants, Program};
-use podwire::{Datapath, Devices, ErrorKind, NodeConfig};
+use podwire::program::{Attacher, Constants, Device, Direction, Program};
+use podwire::{AttachMode, Datapath, Devices, ErrorKind, IfIndex, NodeConfig};
 
 #[test]
 fn a_second_one_on_the_same_state_is_refused() {
@@ -235,4 +236,128 @@ fn a_clean_up_leaves_the_namespace_as_it_was() {
     assert!(!state.exists());
     assert_eq!(fs::read_dir(bpf).expect("the root stays").count(), 0);
     assert_eq!(node.netns.run(|| Datapath::cleanup(bpf, &state)).expect("again").done, Vec::<String>::new());
+}
+
+const HOOKS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+
+/// A wire whose end `wire0` is a native device of the node to come; both ends' indices.
+fn with_wire(node: &TestNode) -> (NodeConfig, [IfIndex; 2]) {
+    let [device, peer] = ["wire0", "wire1"].map(|name| DeviceSpec { name, ..DeviceSpec::default() });
+    let made = node.netns.socket().link_create_veth(&VethSpec { device, peer, up: true }).expect("created");
+    let config = TestNode::config().devices(Devices::Named(vec!["wire0".to_owned()]));
+    (config, [made.index, made.peer_index])
+}
+
+fn filters(node: &TestNode, index: IfIndex) -> [usize; 2] {
+    HOOKS.map(|direction| node.netns.socket().filters(index, direction).expect("listed").len())
+}
+
+#[test]
+fn a_clean_up_finds_programs_by_what_is_on_devices() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let (config, [wire, _]) = with_wire(&node);
+    // Nothing is noted where clsact was there before.
+    node.netns.socket().clsact_add(wire).expect("added");
+    let datapath = node.try_open(config).expect("opens");
+    let endpoint = node.create(&datapath, "default/a", &pod);
+    drop(datapath);
+    assert_eq!(filters(&node, wire), [1, 1]);
+    fs::write(node.state_dir().join(format!("endpoints/{}.json", endpoint.id())), "{").expect("damaged");
+    let clean_up = || node.netns.run(|| Datapath::cleanup(node.bpf.path(), &node.state_dir())).expect("cleaned up");
+    let report = clean_up();
+    assert!(report.done.contains(&"detached from wire0".to_owned()), "{report:?}");
+    assert_eq!(filters(&node, wire), [0, 0]);
+    assert!(!node.netns.socket().clsact_add(wire).expect("asked"), "clsact of others was removed");
+    assert!(!node.devices().contains(&endpoint.record.device), "a device of ours whose endpoint can't be read");
+    assert_eq!(clean_up().done, Vec::<String>::new());
+}
+
+#[test]
+fn state_of_another_namespace_is_refused() {
+    let (node, pod, elsewhere) = (TestNode::new(), TestNetns::new(), TestNetns::new());
+    let datapath = node.open();
+    let endpoint = node.create(&datapath, "default/a", &pod);
+    drop(datapath);
+    let open = |netns: &TestNetns| {
+        let builder = Datapath::builder().bpf_root(node.bpf.path()).state_dir(node.state_dir());
+        netns.run(|| builder.open(TestNode::config()))
+    };
+    let inode = node.netns.netns().id().inode().to_string();
+    let error = open(&elsewhere).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+    assert!(error.to_string().contains(&inode), "{error}");
+    let forwarding = || elsewhere.run(|| fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("readable"));
+    elsewhere.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("writable"));
+    for refused in [
+        elsewhere.run(|| Datapath::cleanup(node.bpf.path(), &node.state_dir()).map(drop)),
+        elsewhere.run(|| Datapath::cleanup_preview(node.bpf.path(), &node.state_dir()).map(drop)),
+    ] {
+        assert_eq!(refused.expect_err("refused").kind(), ErrorKind::Foreign);
+    }
+    assert_eq!(forwarding(), "1\n");
+    let datapath = open(&node.netns).expect("at home");
+    assert_eq!(datapath.endpoints().get(endpoint.id()).expect("restored").state, EndpointState::Ready);
+    drop(datapath);
+    // When the machine has been restarted, no namespace is the one that it was.
+    let file = node.state_dir().join("namespace.json");
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("readable");
+    let noted = fs::read_to_string(&file).expect("there");
+    assert!(noted.contains(boot_id.trim()));
+    fs::write(&file, noted.replace(boot_id.trim(), "another start")).expect("written");
+    let datapath = open(&elsewhere).expect("taken over");
+    assert_eq!(datapath.endpoints().get(endpoint.id()).expect("known").state, EndpointState::NotReady);
+}
+
+#[test]
+fn programs_that_were_taken_off_are_missed_and_come_back() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let (config, [wire, other]) = with_wire(&node);
+    let datapath = node.try_open(config).expect("opens");
+    let endpoint = node.create(&datapath, "default/a", &pod);
+    let host = datapath.node().host.ifindex;
+    for device in [wire, host, endpoint.record.ifindex] {
+        let status = || node.netns.run(|| datapath.status());
+        assert!(status().is_ok(), "{:?}", status());
+        node.netns.socket().clsact_delete(device).expect("somebody deletes it");
+        assert!(!status().is_ok(), "device {device} has no programs");
+        node.netns.run(|| datapath.maintain()).expect("maintained");
+        assert_eq!(filters(&node, device), [1, 1]);
+        assert!(status().is_ok(), "{:?}", status());
+    }
+    // An embedder's device has no programs until they are asked for.
+    let device = Device { name: "wire1", index: other };
+    for direction in HOOKS {
+        let attach = || datapath.attach(device, direction, AttachMode::Clsact);
+        node.netns.run(attach).expect("attached").pin().expect("stays");
+    }
+    let attacher = node.netns.run(|| Attacher::new(node.bpf.path(), AttachMode::Auto)).expect("opens");
+    for (direction, name) in HOOKS.into_iter().zip(["cil_from_netdev", "cil_to_netdev"]) {
+        let found = attacher.query(device, direction).expect("listed");
+        let names: Vec<_> = found.iter().filter_map(|on| on.program.as_ref()).map(|it| it.name.as_str()).collect();
+        assert_eq!(names, [name]);
+    }
+}
+
+#[test]
+fn devices_that_forwarded_before_forward_afterwards() {
+    let node = TestNode::new();
+    let (config, _) = with_wire(&node);
+    let path = |family: &str, device: &str| format!("/proc/sys/net/{family}/conf/{device}/forwarding");
+    let read = |family: &str, device: &str| fs::read_to_string(path(family, device)).expect("readable");
+    let write = |family: &str, device: &str, value: &str| fs::write(path(family, device), value).expect("writable");
+    let all = || ["ipv4", "ipv6"].map(|family| [read(family, "wire0"), read(family, "wire1"), read(family, "lo")]);
+    node.netns.run(|| {
+        for family in ["ipv4", "ipv6"] {
+            write(family, "wire0", "1");
+            write(family, "lo", "1");
+        }
+    });
+    for _ in 0..2 {
+        drop(node.try_open(config.clone()).expect("opens"));
+    }
+    assert_eq!(node.netns.run(all).concat(), ["1\n"; 6]);
+    // Turned off by somebody meanwhile.
+    node.netns.run(|| write("ipv4", "lo", "0"));
+    node.netns.run(|| Datapath::cleanup(node.bpf.path(), &node.state_dir())).expect("cleaned up");
+    assert_eq!(node.netns.run(all), [["1\n", "0\n", "0\n"], ["1\n", "0\n", "1\n"]]);
 }

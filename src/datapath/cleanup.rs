@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::node::Paths;
+use super::node::{Node, Paths};
 use super::open::MOUNTED;
-use super::{Datapath, host, sysctls};
+use super::{Datapath, host, namespace, node, sysctls};
 use crate::endpoint::{is_ours, recorded_devices};
 use crate::netlink::Socket;
-use crate::program::{AttachMode, Attacher, Device, bpffs};
+use crate::program::{AttachMode, Attacher, Device, Direction, bpffs};
 use crate::state::{Lock, load_document};
 use crate::{Error, ErrorKind, IfIndex, Result};
 
@@ -25,14 +25,15 @@ impl Datapath {
     ///
     /// # Errors
     ///
-    /// `Busy` while a process has the datapath open.
+    /// `Busy` while a process has the datapath open, `Foreign` where the state is another network namespace's.
     pub fn cleanup(bpf_root: &Path, state_dir: &Path) -> Result<CleanedUp> {
         let paths = Paths::new(bpf_root, state_dir);
         let mut report = CleanedUp::default();
         let locks = lock(&paths)?;
+        namespace::check(&paths)?;
         let socket = Socket::open()?;
         remove_endpoints(&socket, &paths, &mut report)?;
-        detach_native(&socket, &paths, &mut report)?;
+        detach_others(&socket, &paths, &mut report)?;
         if host::delete_pair(&socket, &paths.state_dir)? {
             report.done.push(format!("deleted {} and {}", host::HOST, host::NET));
         }
@@ -55,6 +56,7 @@ impl Datapath {
     /// What [`cleanup`](Self::cleanup) would remove, in words, without removing anything.
     pub fn cleanup_preview(bpf_root: &Path, state_dir: &Path) -> Result<Vec<String>> {
         let paths = Paths::new(bpf_root, state_dir);
+        namespace::check(&paths)?;
         let socket = Socket::open()?;
         let mut plan = Vec::new();
         let pods = endpoint_devices(&socket, &paths)?;
@@ -62,8 +64,8 @@ impl Datapath {
             plan.push(format!("device {name} (index {index}) and its endpoint"));
         }
         let attacher = Attacher::new(&paths.bpf_root, AttachMode::Auto)?;
-        let others = native_devices(&attacher)?.into_iter().filter(|name| !pods.iter().any(|(_, pod)| pod == name));
-        plan.extend(others.map(|name| format!("programs of device {name}")));
+        let others = other_devices(&socket, &paths, &attacher)?.into_iter().filter(|device| !pods.contains(device));
+        plan.extend(others.map(|(_, name)| format!("programs of device {name}")));
         if host::find_own(&socket, &paths.state_dir)?.is_some() {
             plan.push(format!("devices {} and {}", host::HOST, host::NET));
         }
@@ -88,17 +90,13 @@ fn lock(paths: &Paths) -> Result<Vec<Lock>> {
     Ok(locks)
 }
 
-/// The devices that podwire made for endpoints; those of others are only left by its programs.
+/// The devices that podwire made for pods: those of its endpoints; and where `cilium_host` says that nobody else's can be there, all
+/// of them, also of endpoints that were never noted or whose file can't be read.
 fn endpoint_devices(socket: &Socket, paths: &Paths) -> Result<Vec<(IfIndex, String)>> {
-    let mut devices = Vec::new();
-    for (index, name) in recorded_devices(&paths.state_dir)? {
-        match socket.link_by_index(index) {
-            Ok(link) if link.name == name && is_ours(&link) => devices.push((index, name)),
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(devices)
+    let recorded = recorded_devices(&paths.state_dir)?;
+    let is_home = host::find_own(socket, &paths.state_dir)?.is_some();
+    let ours = socket.links()?.into_iter().filter(is_ours).map(|link| (link.index, link.name));
+    Ok(ours.filter(|device| is_home || recorded.contains(device)).collect())
 }
 
 fn remove_endpoints(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> Result<()> {
@@ -111,20 +109,41 @@ fn remove_endpoints(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> R
     Ok(())
 }
 
-/// The devices with programs of ours that are not ours, also those of former configurations.
-fn native_devices(attacher: &Attacher) -> Result<Vec<String>> {
-    let mut names = attacher.known_devices()?;
-    names.retain(|name| name != host::HOST && name != host::NET);
-    Ok(names)
+/// The devices that are not ours and have programs of ours, also those of former configurations, or of which something is kept on the
+/// bpffs. What is on a device tells, not what was noted of it: notes may be lost, and nobody notes a clsact that was there before.
+fn other_devices(socket: &Socket, paths: &Paths, attacher: &Attacher) -> Result<Vec<(IfIndex, String)>> {
+    let node = load_document::<Node>(&paths.state(node::FILE), node::VERSION).ok().flatten();
+    if node.is_none() && !paths.own().exists() {
+        // Another agent's programs may have the same names.
+        return Ok(Vec::new());
+    }
+    let links = socket.links()?;
+    let mut devices: Vec<_> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+    // A filter has the name that its device had.
+    let noted = node.map(|node| node.devices).unwrap_or_default().into_iter();
+    let renamed =
+        noted.filter(|device| links.iter().any(|link| link.index == device.ifindex && link.name != device.name));
+    devices.extend(renamed.map(|device| (device.ifindex, device.name)));
+    devices.retain(|(_, name)| name != host::HOST && name != host::NET);
+    let known = attacher.known_devices()?;
+    let mut ours = Vec::new();
+    for (index, name) in devices {
+        if known.contains(&name) || has_programs(attacher, Device { name: &name, index })? {
+            ours.push((index, name));
+        }
+    }
+    Ok(ours)
+}
+
+fn has_programs(attacher: &Attacher, device: Device<'_>) -> Result<bool> {
+    Ok(attacher.find(device, Direction::Ingress)?.is_some() || attacher.find(device, Direction::Egress)?.is_some())
 }
 
 /// Takes our programs off the devices that are not ours.
-fn detach_native(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> Result<()> {
+fn detach_others(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> Result<()> {
     let attacher = Attacher::new(&paths.bpf_root, AttachMode::Auto)?;
-    for name in native_devices(&attacher)? {
-        let detached =
-            socket.link_by_name(&name).and_then(|link| attacher.detach_all(Device { name: &name, index: link.index }));
-        match detached {
+    for (index, name) in other_devices(socket, paths, &attacher)? {
+        match attacher.detach_all(Device { name: &name, index }) {
             Ok(()) => report.done.push(format!("detached from {name}")),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -9,6 +9,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{IDENTITIES, POLICIES};
+use super::{namespace, open, sysctls};
 use crate::state::{create_dir, remove_leftovers};
 use crate::tables::{PolicyMap, catalog};
 use crate::{Error, IfIndex, MacAddr, Result};
@@ -19,6 +20,9 @@ pub const LOOPBACK_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
 /// The version of `node_config.json`.
 pub(super) const VERSION: u32 = 1;
 
+/// The node's configuration as it is in force, in the state directory.
+pub(super) const FILE: &str = "node_config.json";
+
 /// The folders of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Paths {
@@ -27,8 +31,18 @@ pub(super) struct Paths {
 }
 
 /// The files and folders that a datapath makes in its state directory.
-const STATE: [&str; 8] =
-    ["endpoints", "ipam", IDENTITIES, POLICIES, "node_config.json", "sysctls.json", "bpffs.json", "lock"];
+const STATE: [&str; 10] = [
+    "endpoints",
+    "ipam",
+    IDENTITIES,
+    POLICIES,
+    FILE,
+    sysctls::FILE,
+    sysctls::FORWARDING,
+    namespace::FILE,
+    open::MOUNTED,
+    "lock",
+];
 
 impl Paths {
     /// With the state directory's one true name, by which two datapaths are told apart; also where it does not exist.

@@ -9,7 +9,7 @@ use log::{info, warn};
 
 use super::config::NodeConfig;
 use super::node::{self, Node, NodeDevice, Paths};
-use super::{Datapath, host, policy, sysctls};
+use super::{Datapath, host, namespace, policy, sysctls};
 use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
@@ -29,6 +29,7 @@ pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     program::features::check_privileges()?;
     paths.create_state_dir()?;
     let state = Lock::acquire(paths.state("lock"))?;
+    namespace::claim(&paths)?;
     if bpffs::ensure_mounted(&paths.bpf_root)? == Mounted::Now {
         info!("mounted a bpffs on {}", paths.bpf_root.display());
         save_document(&paths.state(MOUNTED), 1, &paths.bpf_root)?;

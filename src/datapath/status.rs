@@ -6,7 +6,6 @@ use super::Datapath;
 use super::node::NodeDevice;
 use crate::endpoint::EndpointState;
 use crate::ipam::{Family, Usage};
-use crate::program::{Device, Direction};
 use crate::{ErrorKind, Result};
 
 /// The state of one part of the node.
@@ -74,17 +73,8 @@ impl Datapath {
         if !link.is_up {
             return Ok(Some("the device is down".to_owned()));
         }
-        let hooks: &[Direction] = if device.name == self.node.net.name {
-            &[Direction::Ingress]
-        } else {
-            &[Direction::Ingress, Direction::Egress]
-        };
-        for direction in hooks {
-            if self.attacher.find(Device { name: &device.name, index: device.ifindex }, *direction)?.is_none() {
-                return Ok(Some(format!("no program is attached to its {direction:?} hook").to_lowercase()));
-            }
-        }
-        Ok(None)
+        let bare = self.bare_hook(device)?;
+        Ok(bare.map(|direction| format!("no program is attached to its {direction:?} hook").to_lowercase()))
     }
 
     fn check_pins(&self) -> Result<Option<String>> {
@@ -101,7 +91,10 @@ impl Datapath {
             .filter(|endpoint| endpoint.state == EndpointState::NotReady)
             .map(|endpoint| endpoint.id().to_string())
             .collect();
-        if ill.is_empty() { Health::Ok } else { Health::Degraded(format!("not ready: {}", ill.join(", "))) }
+        let bare: Vec<String> = self.endpoints.detached().iter().map(ToString::to_string).collect();
+        let problems = [("not ready", ill), ("without programs", bare)].into_iter().filter(|(_, ids)| !ids.is_empty());
+        let problems: Vec<String> = problems.map(|(what, ids)| format!("{what}: {}", ids.join(", "))).collect();
+        if problems.is_empty() { Health::Ok } else { Health::Degraded(problems.join("; ")) }
     }
 
     /// Whether every endpoint has the policy that it should have.

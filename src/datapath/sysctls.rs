@@ -6,17 +6,21 @@ use std::path::Path;
 use log::{info, warn};
 
 use super::host::{HOST, NET};
-use crate::Result;
 use crate::state::{load_document, save_document};
 use crate::sysctl::{Applied, Key, Recorder, Restored, Setting, Sysctls};
+use crate::{ErrorKind, Result};
 
 const VERSION: u32 = 1;
 /// The file of old values in the state directory.
 pub(super) const FILE: &str = "sysctls.json";
 
+/// The file of the devices that forwarded by themselves, in the state directory.
+pub(super) const FORWARDING: &str = "forwarding.json";
+
 /// Applies every setting; the old values are on disk before the first is changed.
 pub(super) fn apply(state: &Path) -> Result<()> {
     let sysctls = Sysctls::system();
+    note_forwarders(&sysctls, state)?;
     let path = state.join(FILE);
     let mut recorder = load_document::<Recorder>(&path, VERSION)?.unwrap_or_default();
     let settings = settings()?;
@@ -35,10 +39,14 @@ pub(super) fn apply(state: &Path) -> Result<()> {
 pub(super) fn restore(state: &Path) -> Result<Vec<String>> {
     let path = state.join(FILE);
     let Some(mut recorder) = load_document::<Recorder>(&path, VERSION)? else { return Ok(Vec::new()) };
+    let sysctls = Sysctls::system();
+    let mut forwarders = load_document::<Forwarders>(&state.join(FORWARDING), VERSION)?.unwrap_or_default();
+    // What somebody turned off since stays off.
+    forwarders.retain(|key| forwards(&sysctls, key));
     let before: HashMap<Key, String> =
         recorder.changes().iter().map(|change| (change.key().clone(), change.before().to_owned())).collect();
     let mut restored = Vec::new();
-    for (key, outcome) in recorder.restore(&Sysctls::system()) {
+    for (key, outcome) in recorder.restore(&sysctls) {
         match outcome {
             Restored::Done => restored.push(format!("{key} = {}", before.get(&key).map_or("", String::as_str))),
             Restored::Left { current } => warn!("sysctl {key} is {current} by now and stays so"),
@@ -46,7 +54,42 @@ pub(super) fn restore(state: &Path) -> Result<Vec<String>> {
             _ => {}
         }
     }
+    for key in forwarders.into_iter().filter(|key| !forwards(&sysctls, key)) {
+        match sysctls.write(&key, "1") {
+            Ok(()) => restored.push(format!("{key} = 1")),
+            Err(error) => warn!("sysctl {key}: {error}"),
+        }
+    }
     Ok(restored)
+}
+
+/// The settings of devices that forwarded before the node did: whenever the node's changes, the kernel gives its value to every device.
+type Forwarders = Vec<Key>;
+
+/// Keeps which devices forward by themselves, as long as the node does not.
+fn note_forwarders(sysctls: &Sysctls, state: &Path) -> Result<()> {
+    let path = state.join(FORWARDING);
+    let before = load_document::<Forwarders>(&path, VERSION)?.unwrap_or_default();
+    let mut forwarders = Forwarders::new();
+    for (family, node) in [
+        ("ipv4", Key::new(["net", "ipv4", "ip_forward"])?),
+        ("ipv6", Key::new(["net", "ipv6", "conf", "all", "forwarding"])?),
+    ] {
+        let devices = match sysctls.names(&Key::new(["net", family, "conf"])?) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            devices => devices?,
+        };
+        let key = |device: &String| Key::new(["net", family, "conf", device.as_str(), "forwarding"]);
+        let keys = devices.iter().filter(|device| *device != "all").map(key).collect::<Result<Vec<_>>>()?;
+        // Once the node forwards, all of them do.
+        let own = |key: &Key| if forwards(sysctls, &node) { before.contains(key) } else { forwards(sysctls, key) };
+        forwarders.extend(keys.into_iter().filter(own));
+    }
+    if forwarders == before { Ok(()) } else { save_document(&path, VERSION, &forwarders) }
+}
+
+fn forwards(sysctls: &Sysctls, key: &Key) -> bool {
+    sysctls.read(key).is_ok_and(|value| value != "0")
 }
 
 /// What a clean-up would put back, in words.

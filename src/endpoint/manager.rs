@@ -195,6 +195,22 @@ impl EndpointManager {
         scrub::run(self)
     }
 
+    /// The endpoints off whose devices somebody took the programs.
+    pub fn detached(&self) -> Vec<EndpointId> {
+        let entries = self.table.lock().entries();
+        entries.iter().filter(|entry| regeneration::is_detached(self, entry)).map(|entry| entry.record().id).collect()
+    }
+
+    /// Attaches the programs of these endpoints again.
+    pub(crate) fn reattach(&self) {
+        regeneration::reattach(self);
+    }
+
+    /// Whether a device is an endpoint's.
+    pub(crate) fn has_device(&self, index: IfIndex) -> bool {
+        self.table.lock().by_device(index).is_some()
+    }
+
     /// Checks that what is in the kernel is what the endpoint needs: its device, up; its row; its addresses; its programs.
     /// The answer lists what is wrong; empty for a healthy endpoint.
     pub fn check(&self, id: EndpointId) -> Result<Vec<String>> {

@@ -1,5 +1,7 @@
 //! Writing an endpoint anew, and checking that what it needs is there.
 
+use log::warn;
+
 use super::manager::EndpointManager;
 use super::record::EndpointRecord;
 use super::state::EndpointState;
@@ -30,6 +32,31 @@ fn write(manager: &EndpointManager, record: &EndpointRecord, timings: &mut Timin
     timings.time(Stage::Row, || wiring.write_row(record))?;
     timings.time(Stage::Attach, || if wiring.is_attached(record)? { Ok(()) } else { wiring.attach(record) })?;
     timings.time(Stage::Map, || wiring.write_addresses(record))
+}
+
+/// Whether an endpoint that is settled lacks its programs though its device is there.
+pub(super) fn is_detached(manager: &EndpointManager, entry: &Entry) -> bool {
+    let record = entry.record();
+    matches!(entry.state(), EndpointState::Ready | EndpointState::NotReady)
+        && matches!(manager.wiring.is_attached(&record), Ok(false))
+        && manager.wiring.socket.link_by_index(record.ifindex).is_ok_and(|link| link.name == record.device)
+}
+
+/// Regenerates every endpoint that lacks its programs.
+pub(super) fn reattach(manager: &EndpointManager) {
+    let entries = manager.table.lock().entries();
+    for entry in entries.iter().filter(|entry| is_detached(manager, entry)) {
+        let Ok(_work) = manager.begin(entry) else { continue };
+        // Somebody may have worked on it meanwhile.
+        if !is_detached(manager, entry) {
+            continue;
+        }
+        let record = entry.record();
+        match regenerate(manager, entry, "its programs had been taken off") {
+            Ok(()) => warn!("endpoint {}: its programs had been taken off {}; they are back", record.id, record.device),
+            Err(error) => warn!("endpoint {}: its programs were taken off {}: {error}", record.id, record.device),
+        }
+    }
 }
 
 /// What is not as the endpoint needs it, in words.

@@ -76,7 +76,7 @@ pub struct Attacher(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    socket: Socket,
+    socket: Arc<Socket>,
     devices: PathBuf,
     mode: AttachMode,
 }
@@ -86,7 +86,13 @@ impl Attacher {
     /// that calls [`Attacher::attach`], which must be the same.
     pub fn new(bpf_root: &Path, mode: AttachMode) -> Result<Self> {
         let devices = bpf_root.join("podwire/devices");
-        Ok(Self(Arc::new(Shared { socket: Socket::open()?, devices, mode: mode.resolved() })))
+        Ok(Self(Arc::new(Shared { socket: Arc::new(Socket::open()?), devices, mode: mode.resolved() })))
+    }
+
+    /// The same in another mode.
+    pub fn in_mode(&self, mode: AttachMode) -> Self {
+        let (socket, devices) = (self.0.socket.clone(), self.0.devices.clone());
+        Self(Arc::new(Shared { socket, devices, mode: mode.resolved() }))
     }
 
     /// The mode in use, resolved.

@@ -61,6 +61,21 @@ impl Sysctls {
         Ok(value.trim_end().to_owned())
     }
 
+    /// The names of what is directly below a place of the tree, in order: the devices below `net.ipv4.conf`, for one.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the kernel has no such place.
+    pub fn names(&self, place: &Key) -> Result<Vec<String>> {
+        let failed = |error| failed("list sysctls of", place, None, error);
+        let entries = std::fs::read_dir(self.path(place)).map_err(failed)?;
+        let name =
+            |entry: io::Result<std::fs::DirEntry>| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into());
+        let mut names: Vec<String> = entries.map(name).collect::<Result<_>>()?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Changes the value, without a record.
     ///
     /// # Errors
