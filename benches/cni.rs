@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use support::Effort;
 use support::agent::Agent;
 use support::figures::{at_most, median, milliseconds, print_head, print_row};
-use support::programs::example;
+use support::programs;
 use support::world::{self, Pod, World, loopback_up};
 
 /// Where Debian has the plugins.
@@ -42,7 +42,7 @@ struct Contender<'a> {
 fn main() {
     world::enter();
     let effort = Effort::asked();
-    let (agent, plugin) = (example("podwire-agent"), example("podwire-cni"));
+    let (agent, plugin) = (programs::agent(), programs::plugin());
     assert!(Path::new(DEBIAN).join("ptp").exists(), "no {DEBIAN}/ptp: install containernetworking-plugins");
     let (node, other) = (World::new("node"), NetNs::create().expect("the benches run as root"));
     loopback_up(&other);

@@ -18,7 +18,7 @@ use podwire::{Datapath, EndpointId};
 use support::Effort;
 use support::agent::Agent;
 use support::figures::{at_most, median, milliseconds, print_head, print_row, quantile};
-use support::programs::example;
+use support::programs;
 use support::world::{self, Pod, World};
 
 /// How many creations at either end of the thousand are compared.
@@ -49,7 +49,7 @@ impl Creation {
 fn main() {
     world::enter();
     let effort = Effort::asked();
-    let program = example("podwire-agent");
+    let program = programs::agent();
     let empty = starts(&program, effort);
 
     let node = World::new("thousand");

@@ -45,7 +45,7 @@ grep -q ' /sys/fs/bpf bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf
 
 step "build"
 cargo build --release --features programs --example podwire-agent
-cargo rustc --release --features programs --example podwire-cni -- -C target-feature=+crt-static -C relocation-model=static
+scripts/plugin.sh
 cargo bench --all-features --no-run
 
 output=$(mktemp)

@@ -27,6 +27,15 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# What the CNI plugin is built for where there is a rustup to install it (scripts/plugin.sh).
+musl() {
+  command -v rustup >/dev/null || return 0
+  local target
+  target="$(uname -m)-unknown-linux-musl"
+  rustup target list --installed | grep -qx "$target" || rustup target add "$target" ||
+    printf 'setup: no %s: the plugin is linked with glibc\n' "$target" >&2
+}
+
 main() {
   command -v cargo >/dev/null || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
   command -v cargo >/dev/null || fail "cargo not found: install Rust 1.95 or newer (https://rustup.rs)"
@@ -35,6 +44,7 @@ main() {
     for package in $(packages_for "$part"); do
       installed "$package" || missing+=("$package")
     done
+    [ "$part" != bench ] || musl
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || fail "not a Debian machine: install the equivalents of: ${missing[*]}"
