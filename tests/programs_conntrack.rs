@@ -52,13 +52,13 @@ fn the_first_packet_makes_the_entry_and_the_answer_needs_no_policy() {
         assert_eq!((first.src_label, first.dst_label), (WEB, DB));
         // Numbers of the rules: everything out of Web, port 80 into Db.
         assert_eq!((first.egress_rule, first.ingress_rule), (7000, 7080));
-        assert_eq!((first.dir[0].packets, first.dir[0].bytes), (1, length));
-        assert_eq!((first.dir[1].packets, first.dir[1].bytes), (0, 0));
+        assert_eq!((first.dir[0].packets(), first.dir[0].bytes()), (1, length));
+        assert_eq!((first.dir[1].packets(), first.dir[1].bytes()), (0, 0));
 
         assert_eq!(scene.send(Db, Web, &from_db(SYN | ACK)), Passed);
         let answered = entry(scene);
         assert_eq!((answered.state, answered.opener), (ESTABLISHED, 0));
-        assert_eq!((answered.dir[1].packets, answered.dir[1].tcp_flags), (1, SYN | ACK));
+        assert_eq!((answered.dir[1].packets(), answered.dir[1].tcp_flags), (1, SYN | ACK));
         assert_eq!(scene.connections(), 1, "one entry for both directions");
         // Who opened is who opened, whichever address is smaller.
         scene.begin_anew();
@@ -94,7 +94,7 @@ fn an_entry_whose_time_is_over_counts_as_none() {
         assert_eq!(entry(scene).state, ESTABLISHED, "what is denied changes nothing");
         assert_eq!(scene.send(Web, Db, &to_db(ACK)), Passed);
         let revived = entry(scene);
-        assert_eq!((revived.state, revived.dir[0].packets, revived.dir[1].packets), (NEW, 1, 0), "it begins anew");
+        assert_eq!((revived.state, revived.dir[0].packets(), revived.dir[1].packets()), (NEW, 1, 0), "it begins anew");
     });
 }
 
@@ -158,7 +158,7 @@ fn a_new_syn_after_the_end_begins_a_new_connection_from_either_side() {
                 let entry = entry(scene);
                 let side = usize::from(again == Db);
                 assert_eq!((entry.state, entry.flags, usize::from(entry.opener)), (NEW, 0, side));
-                assert_eq!((entry.dir[side].packets, entry.dir[1 - side].packets), (1, 0));
+                assert_eq!((entry.dir[side].packets(), entry.dir[1 - side].packets()), (1, 0));
                 assert_eq!((entry.dir[side].tcp_flags, entry.dir[1 - side].tcp_flags), (SYN, 0));
             }
         }
@@ -292,7 +292,7 @@ fn errors_pass_with_the_connection_that_they_are_about() {
         let about = icmp(family, errors[0], 0, &inner(scene, Db, Web, &from_db(SYN | ACK)));
         assert_eq!(scene.send(Web, Db, &about), Passed);
         assert_eq!(scene.send(Outside, Db, &about), Passed);
-        assert_eq!(entry(scene).dir[0].packets, 1, "errors are not the connection's packets");
+        assert_eq!(entry(scene).dir[0].packets(), 1, "errors are not the connection's packets");
         // Once the connection may not be, its errors may not either.
         scene.policy(Db, &[allow(Ingress, WEB, Some(TCP), 81)]);
         let about = icmp(family, errors[0], 0, &inner(scene, Web, Db, &to_db(SYN)));

@@ -9,8 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use podwire::abi::{CT_WAYS, CtBucket, CtEntry};
+use podwire::program::{SkBuff, test_run};
 use podwire::tables::{CtMap, FlowTuple, Protocol};
-use programs::datapath::{FROM_CONTAINER, REDIRECT};
+use programs::datapath::{FROM_CONTAINER, PASS, REDIRECT, TO_CONTAINER};
 use programs::model::{Direction, Endpoint, Entry, PortPrefix, World};
 use programs::packets::*;
 use programs::rig;
@@ -77,16 +78,29 @@ impl Node {
         self.world.endpoints[pod].ipv4.expect("it has one").into()
     }
 
-    /// A packet of a connection between Web's port and Db's port 53; it passes.
-    #[track_caller]
-    fn say(&self, from: usize, port: u16) {
+    /// A packet of a connection between Web's port and Db's port 53.
+    fn packet(&self, from: usize, port: u16) -> Vec<u8> {
         let ports = if from == WEB { (port, 53) } else { (53, port) };
         let upper = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), [0, 8], [0, 0]].concat();
         let addresses = (self.address(from), self.address(1 - from));
         let pod = &self.world.endpoints[from];
         let datagram = ipv4_datagram(addresses, 64, UDP, (1, 0), &[], &upper);
-        let frame = frame(pod.mac, pod.node_mac, TYPE_IPV4, &datagram);
-        assert_eq!(self.rig.meet(FROM_CONTAINER, pod.ifindex, &frame).verdict, REDIRECT);
+        frame(pod.mac, pod.node_mac, TYPE_IPV4, &datagram)
+    }
+
+    /// Sends one; it passes.
+    #[track_caller]
+    fn say(&self, from: usize, port: u16) {
+        let ifindex = self.world.endpoints[from].ifindex;
+        assert_eq!(self.rig.meet(FROM_CONTAINER, ifindex, &self.packet(from, port)).verdict, REDIRECT);
+    }
+
+    /// Web's packet again and again, as the host's stack would hand it to Db: there no time to live is taken from it.
+    fn repeat(&self, port: u16, times: u32) {
+        let program = self.rig.node.set().program(TO_CONTAINER).expect("the program is loaded");
+        let context = SkBuff { ifindex: self.world.endpoints[DB].ifindex, ..SkBuff::default() };
+        let run = test_run(program, &self.packet(WEB, port), &context, times).expect("the test run is accepted");
+        assert_eq!(run.retval as i32, PASS);
     }
 
     /// Both sides say something, so that the connection is open and both paths are known.
@@ -288,5 +302,35 @@ fn packets_pass_though_there_is_no_entry_for_them() {
         node.rig.evict(&stranger);
         node.open(port);
         assert_eq!((node.counted(port), node.rig.connection_errors()), (Some((1, 1)), vec![(libc::ENOSPC, 4)]));
+    });
+}
+
+/// Packets and bytes share a word; what does not fit goes on in another.
+#[test]
+fn packets_and_bytes_are_counted_however_many_there_are() {
+    const TIMES: u32 = 1_000_000;
+    on_a_node(4, |node| {
+        node.open(PORT);
+        let key = node.tuple(PORT).key().0;
+        let length = node.packet(WEB, PORT).len() as u64;
+        let counted = || {
+            let dir = node.rig.connection(&key).expect("it is open").dir[0];
+            (dir.packets(), dir.bytes())
+        };
+        for (packets, bytes) in [(1, length), ((1 << 20) - 2, (1 << 44) - 200), ((1 << 40) + 7, 1 << 60)] {
+            let mut entry = node.rig.connection(&key).expect("it is open");
+            entry.dir[0].set_counts(packets, bytes);
+            node.rig.put_connection(&entry);
+            node.repeat(PORT, TIMES);
+            let more = u64::from(TIMES);
+            assert_eq!(counted(), (packets + more, bytes + more * length));
+            // The upper parts have followed: packets still take the short way, which needs no lock.
+            let [home, _] = node.rig.table.places(&node.tuple(PORT));
+            node.while_locked(home, || node.repeat(PORT, 1));
+            assert_eq!(counted(), (packets + more + 1, bytes + (more + 1) * length));
+            let dir = node.rig.connection(&key).expect("it is open").dir[0];
+            assert_eq!(u64::from(dir.bytes_high), dir.bytes() >> 42);
+        }
+        assert_eq!(node.rig.connection_errors(), []);
     });
 }

@@ -48,6 +48,15 @@ enum ct_dir_flags {
 #define CT_SEAL_TURN_MASK 0xffffff
 #define CT_SEAL_FLAGS_MASK 0xff
 
+/*
+ * A direction counts packets and bytes by one addition, to podwire_ct_dir.counts. What goes beyond its 64 bits, and what the bytes
+ * carry into the packets, is known from the upper parts: each has its two lowest bits in common with the highest two of what it
+ * continues, and is brought up to date long before those have gone round.
+ */
+#define CT_COUNTS_SHIFT 44
+#define CT_COUNTS_HIGH_SHIFT 62
+#define CT_BYTES_HIGH_SHIFT 42
+
 /* podwire_ct_entry.flags */
 enum ct_entry_flags {
 	CT_F_SEEN_NON_SYN = 0x0001, /* TCP: more than the opening SYN was seen */
@@ -78,8 +87,9 @@ struct podwire_ct_key {
  */
 struct podwire_ct_dir {
 	__u64 seal;
-	__u64 packets;
-	__u64 bytes;
+	__u64 counts; /* packets << CT_COUNTS_SHIFT + bytes: the lower 64 bits of this number */
+	__u32 counts_high; /* its bits from CT_COUNTS_HIGH_SHIFT on, as they were a while ago */
+	__u32 bytes_high; /* those of the bytes alone from CT_BYTES_HIGH_SHIFT on, as they were then */
 	__u64 expires; /* jiffies64; the connection lives while either direction's lies ahead */
 	__u32 in_ifindex; /* device the packets must come in by */
 	__u32 out_ifindex; /* device they leave by */

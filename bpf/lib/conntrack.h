@@ -111,10 +111,35 @@ static __always_inline __u16 ct_lifetime(const struct podwire_ct_entry *entry, _
 	return entry->flags & CT_F_SEEN_NON_SYN ? cfg_ct_lifetime_tcp : cfg_ct_lifetime_tcp_syn;
 }
 
-static __always_inline void ct_count(struct podwire_ct_dir *dir, __u64 length)
+/* What a packet adds to a direction's counts. */
+static __always_inline __u64 ct_counts_of(__u32 length)
 {
-	__sync_fetch_and_add(&dir->packets, 1);
-	__sync_fetch_and_add(&dir->bytes, length);
+	return (1ULL << CT_COUNTS_SHIFT) + length;
+}
+
+/* By how much an upper part lags behind the two bits that it has in common with what it continues; 3: it is ahead by one. */
+static __always_inline __u32 ct_lag(__u64 count, __u32 high, __u32 shift)
+{
+	return ((count >> shift) - high) & 3;
+}
+
+/* Whether the upper part of a direction's counts has to be brought up to date. */
+static __always_inline bool ct_counts_lag(const struct podwire_ct_dir *dir)
+{
+	return ct_lag(READ_ONCE(dir->counts), dir->counts_high, CT_COUNTS_HIGH_SHIFT);
+}
+
+/* Counts a packet, under the bucket's lock. */
+static __always_inline void ct_count(struct podwire_ct_dir *dir, __u32 length)
+{
+	__u64 counts = __sync_fetch_and_add(&dir->counts, ct_counts_of(length));
+	__u32 lag = ct_lag(counts, dir->counts_high, CT_COUNTS_HIGH_SHIFT);
+	__u32 bytes_lag = ct_lag(counts, dir->bytes_high, CT_BYTES_HIGH_SHIFT);
+
+	if (lag != 3)
+		dir->counts_high += lag;
+	if (bytes_lag != 3)
+		dir->bytes_high += bytes_lag;
 }
 
 static __always_inline __u8 ct_rank(const struct podwire_ct_entry *entry)
@@ -129,8 +154,9 @@ static __always_inline void ct_reset(struct podwire_ct_entry *entry, __u8 direct
 {
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
-		entry->dir[i].packets = 0;
-		entry->dir[i].bytes = 0;
+		entry->dir[i].counts = 0;
+		entry->dir[i].counts_high = 0;
+		entry->dir[i].bytes_high = 0;
 		entry->dir[i].tcp_flags = 0;
 		entry->dir[i].expires = now;
 	}

@@ -116,11 +116,9 @@ static __always_inline void fast_count(const struct podwire_ct_entry *entry, str
 				       const struct flow *flow, const struct fast_path *path, __u32 length, __u64 now)
 {
 	WRITE_ONCE(dir->expires, now + fast_lifetime(path) * cfg_ticks_per_second);
-	ct_count(dir, length);
-	if (unlikely(READ_ONCE(dir->seal) != path->seal) && !entry_is(entry, (const __u64 *)&flow->key)) {
-		__sync_fetch_and_add(&dir->packets, -1);
-		__sync_fetch_and_add(&dir->bytes, -(__u64)length);
-	}
+	__sync_fetch_and_add(&dir->counts, ct_counts_of(length));
+	if (unlikely(READ_ONCE(dir->seal) != path->seal) && !entry_is(entry, (const __u64 *)&flow->key))
+		__sync_fetch_and_add(&dir->counts, -ct_counts_of(length));
 }
 
 /*
@@ -163,7 +161,7 @@ static __always_inline bool fast_find(struct __sk_buff *skb, const struct ethern
 	if (hook == HOOK_FROM_POD && unlikely(!fast_is_from(eth, path)))
 		return false;
 	now = bpf_jiffies64();
-	if (unlikely(!ticks_ahead(READ_ONCE(dir->expires), now)))
+	if (unlikely(!ticks_ahead(READ_ONCE(dir->expires), now) || ct_counts_lag(dir)))
 		return false;
 	fast_count(entry, dir, flow, path, skb->len, now);
 	return true;

@@ -29,10 +29,12 @@ shared_struct! {
     pub struct CtDir = podwire_ct_dir {
         /// Generation, turn and flags: see [`CtDir::seal`].
         pub seal: u64,
-        /// Packets seen.
-        pub packets: u64,
-        /// Bytes seen.
-        pub bytes: u64,
+        /// Packets and bytes seen, in one word: see [`CtDir::set_counts`].
+        pub counts: u64,
+        /// What goes beyond that word, as it was a while ago.
+        pub counts_high: u32,
+        /// The upper part of the bytes, as it was then.
+        pub bytes_high: u32,
         /// When this direction's claim on the entry ends, in jiffies64.
         pub expires: u64,
         /// Device the packets must come in by.
@@ -57,6 +59,36 @@ shared_struct! {
 }
 
 impl CtDir {
+    /// Where the packets begin in the number that they and the bytes are counted in by one addition: packets × 2⁴⁴ + bytes.
+    const COUNTS_SHIFT: u32 = 44;
+    /// Where the part of that number begins that `counts_high` continues.
+    const COUNTS_HIGH_SHIFT: u32 = 62;
+    /// The same of the bytes and `bytes_high`.
+    const BYTES_HIGH_SHIFT: u32 = 42;
+
+    /// Sets how many packets and bytes were seen; of packets, up to 2⁴⁹.
+    pub const fn set_counts(&mut self, packets: u64, bytes: u64) {
+        let sum = ((packets as u128) << Self::COUNTS_SHIFT) + bytes as u128;
+        self.counts = sum as u64;
+        self.counts_high = (sum >> Self::COUNTS_HIGH_SHIFT) as u32;
+        self.bytes_high = (bytes >> Self::BYTES_HIGH_SHIFT) as u32;
+    }
+
+    /// Packets seen.
+    pub const fn packets(&self) -> u64 {
+        let sum = continued(self.counts, Self::COUNTS_HIGH_SHIFT, self.counts_high);
+        not_negative((sum - self.signed_bytes()) >> Self::COUNTS_SHIFT)
+    }
+
+    /// Bytes seen.
+    pub const fn bytes(&self) -> u64 {
+        not_negative(self.signed_bytes())
+    }
+
+    const fn signed_bytes(&self) -> i128 {
+        continued(self.counts, Self::BYTES_HIGH_SHIFT, self.bytes_high)
+    }
+
     /// A seal: the path holds under `generation`, as `flags` say, and was written for the `turn`th time (24 bits). Generation 0:
     /// none holds.
     pub const fn seal(generation: u32, turn: u32, flags: u8) -> u64 {
@@ -85,6 +117,18 @@ impl CtDir {
     pub const AUDITED: u8 = 0x40;
     /// In both seals of an entry: it is free, or changes its connection.
     pub const MOVING: u8 = 0x80;
+}
+
+/// A number of which `low` has the lowest bits, two of them from `shift` on, and `high` those from `shift` on as they were up to two
+/// steps ago. One step ahead they are where a packet was taken back that had been counted in another connection's place.
+const fn continued(low: u64, shift: u32, high: u32) -> i128 {
+    let lag = ((low >> shift) as u32).wrapping_sub(high) & 3;
+    let steps = high as i128 + if lag == 3 { -1 } else { lag as i128 };
+    (steps << shift) + (low & ((1 << shift) - 1)) as i128
+}
+
+const fn not_negative(count: i128) -> u64 {
+    if count < 0 { 0 } else { count as u64 }
 }
 
 shared_struct! {
@@ -238,5 +282,53 @@ shared_struct! {
         pub sport_be: u16,
         /// Destination port, network order.
         pub dport_be: u16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a program counts a packet on the short way.
+    fn count(dir: &mut CtDir, length: u64) {
+        dir.counts = dir.counts.wrapping_add((1 << CtDir::COUNTS_SHIFT) + length);
+    }
+
+    #[test]
+    fn counts_go_on_where_their_words_end() {
+        const TERABYTES: u64 = 1 << CtDir::BYTES_HIGH_SHIFT;
+        for (packets, bytes) in [
+            (0, 0),
+            ((1 << 18) - 1, TERABYTES - 1),
+            ((1 << 20) - 1, 4 * TERABYTES - 1),
+            ((1 << 20) - 1, 0),
+            ((1 << 49) - 2, u64::MAX - 1500),
+        ] {
+            let mut dir = CtDir::default();
+            dir.set_counts(packets, bytes);
+            assert_eq!((dir.packets(), dir.bytes()), (packets, bytes));
+            count(&mut dir, 1500);
+            assert_eq!((dir.packets(), dir.bytes()), (packets + 1, bytes + 1500));
+        }
+    }
+
+    #[test]
+    fn upper_parts_may_lag() {
+        let mut dir = CtDir::default();
+        for packets in 1..=(3 << 18) - 1 {
+            count(&mut dir, 64_000);
+            assert_eq!((dir.packets(), dir.bytes()), (packets, 64_000 * packets));
+        }
+        assert_eq!((dir.counts_high, dir.bytes_high), (0, 0));
+    }
+
+    #[test]
+    fn what_was_taken_back_too_often_counts_as_nothing() {
+        let mut dir = CtDir { counts: 0u64.wrapping_sub((1 << CtDir::COUNTS_SHIFT) + 60), ..CtDir::default() };
+        assert_eq!((dir.packets(), dir.bytes()), (0, 0));
+        count(&mut dir, 100);
+        assert_eq!((dir.packets(), dir.bytes()), (0, 40));
+        count(&mut dir, 100);
+        assert_eq!((dir.packets(), dir.bytes()), (1, 140));
     }
 }

@@ -189,9 +189,7 @@ impl Connection {
 impl CtPath {
     /// The turn is the program's to count that writes the entry.
     fn encode(&self) -> CtDir {
-        CtDir {
-            packets: self.packets,
-            bytes: self.bytes,
+        let mut dir = CtDir {
             expires: self.expires,
             seal: CtDir::seal(self.generation, 0, self.flags.bits()),
             in_ifindex: self.in_device.map_or(0, IfIndex::get),
@@ -201,15 +199,17 @@ impl CtPath {
             in_mac: self.in_mac.octets(),
             dst_id: self.receiver.map_or(0, EndpointId::get),
             tcp_flags: self.tcp_flags,
-            pad: 0,
             lifetime: self.lifetime,
-        }
+            ..CtDir::default()
+        };
+        dir.set_counts(self.packets, self.bytes);
+        dir
     }
 
     fn decode(dir: &CtDir) -> Self {
         Self {
-            packets: dir.packets,
-            bytes: dir.bytes,
+            packets: dir.packets(),
+            bytes: dir.bytes(),
             expires: dir.expires,
             generation: dir.generation(),
             lifetime: dir.lifetime,
@@ -265,7 +265,7 @@ mod tests {
         for (source, destination, index) in [("10.0.0.1:1000", "10.0.0.2:80", 0), ("10.0.0.2:80", "10.0.0.1:1000", 1)] {
             let connection = connection(source, destination);
             let entry = connection.encode();
-            assert_eq!((entry.opener, entry.dir[index].packets, entry.dir[1 - index].packets), (index as u8, 7, 6));
+            assert_eq!((entry.opener, entry.dir[index].packets(), entry.dir[1 - index].packets()), (index as u8, 7, 6));
             assert_eq!(Connection::decode(&entry), Some(connection));
             assert_eq!(connection.expires(), 99);
         }

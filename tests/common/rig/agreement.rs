@@ -108,8 +108,8 @@ fn entry_agrees(
     let since = since - SLACK;
     for side in [Side::Lo, Side::Hi] {
         let (dir, half) = (&entry.dir[side as usize], &connection.halves[side as usize]);
-        same("packets", dir.packets, half.packets).map_err(|what| format!("{side:?}: {what}"))?;
-        same("bytes", dir.bytes, half.bytes).map_err(|what| format!("{side:?}: {what}"))?;
+        same("packets", dir.packets(), half.packets).map_err(|what| format!("{side:?}: {what}"))?;
+        same("bytes", dir.bytes(), half.bytes).map_err(|what| format!("{side:?}: {what}"))?;
         same("TCP flags", dir.tcp_flags, half.tcp_flags).map_err(|what| format!("{side:?}: {what}"))?;
         let expires = match half.expiry {
             Expiry::Over => 0..=now,
