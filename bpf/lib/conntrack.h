@@ -46,13 +46,15 @@ static __always_inline void path_break(struct podwire_ct_dir *dir)
 
 static __always_inline void path_write(struct podwire_ct_dir *dir, const struct path *path, __u32 generation)
 {
+	__u64 rest = load64(path->macs + 8);
+
 	WRITE_ONCE(dir->seal, seal_void(dir->seal));
 	stores_in_order(dir->seal);
 	dir->in_ifindex = path->in_ifindex;
 	dir->out_ifindex = path->out_ifindex;
 	*(__u64 *)dir->dst_mac = load64(path->macs);
-	*(__u32 *)(dir->src_mac + 2) = *(const __u32 *)(path->macs + 8);
-	*(__u32 *)dir->in_mac = *(const __u32 *)(path->macs + 12);
+	*(__u32 *)(dir->src_mac + 2) = rest;
+	*(__u32 *)dir->in_mac = rest >> 32;
 	*(__u16 *)(dir->in_mac + 4) = path->in_mac_tail;
 	dir->dst_id = path->dst_id;
 	stores_in_order(dir->seal);
@@ -191,8 +193,12 @@ static __always_inline void ct_update_tcp(struct podwire_ct_entry *entry, struct
 	}
 }
 
-/* Notes a packet that is let through: states, counters, and how long the entry is kept for it. Under the bucket's lock. */
-static __always_inline void ct_update(struct podwire_ct_entry *entry, const struct flow *flow, __u32 length, __u64 now)
+/*
+ * Notes a packet that is let through: states, counters, and how long the entry is kept for it. Under the bucket's lock. A function of
+ * its own, because its callers' stack is the one that Linux 6.1 has least left of.
+ */
+static __noinline __attribute__((unused)) void ct_update(struct podwire_ct_entry *entry, const struct flow *flow,
+							 __u32 length, __u64 now)
 {
 	struct podwire_ct_dir *dir = ct_dir(entry, flow->direction);
 	__u16 lifetime;
