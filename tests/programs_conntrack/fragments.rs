@@ -16,7 +16,7 @@ fn later_ones_are_of_the_connection_of_the_first() {
         assert_eq!(scene.send_piece(Web, Db, &rest(UDP), 8, false), Passed, "in any order");
         assert_eq!(scene.connections(), 1);
         let (entry, _) = scene.entry((Web, 5000), (Db, 53), UDP).expect("the connection");
-        assert_eq!(entry.dir[0].packets, 3);
+        assert_eq!(entry.dir[0].packets(), 3);
         // Not of another protocol, sender or receiver.
         assert_eq!(scene.send_piece(Web, Db, &rest(TCP), 8, false), Dropped(NO_FIRST, Egress));
         assert_eq!(scene.send_piece(Cache, Db, &rest(UDP), 8, false), Dropped(NO_FIRST, Egress));
