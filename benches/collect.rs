@@ -47,10 +47,14 @@ fn main() {
             thread::yield_now();
         }
     });
-    let mut passes = Vec::new();
+    let (mut passes, mut walks) = (Vec::new(), Vec::new());
     let mut during = Latencies::default();
     for _ in 0..rounds {
         fill(&conntrack, entries);
+        // An address that nobody has: the walk alone.
+        let began = Instant::now();
+        assert_eq!(conntrack.flush_addresses(|address| address.is_ipv6()).expect("readable"), 0);
+        walks.push(milliseconds(began.elapsed()));
         during.merge(Latencies::of(&conntrack, || passes.push(conntrack.collect(|| false).expect("collectable"))));
         let pass = passes[passes.len() - 1];
         // Where both buckets of a connection are full one has to go, and it is one of those that have ended.
@@ -58,6 +62,7 @@ fn main() {
         assert!(pass.removed as u32 + few >= entries / 2 && pass.looked_at as u32 + few >= entries, "{pass:?}");
     }
     report(entries, &passes);
+    print_row("looking through them for addresses", &walks);
     print_head("another thread's operation on the table, ms");
     alone.print("without collecting");
     during.print("while collecting");

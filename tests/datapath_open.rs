@@ -361,3 +361,20 @@ fn devices_that_forwarded_before_forward_afterwards() {
     node.netns.run(|| Datapath::cleanup(node.bpf.path(), &node.state_dir())).expect("cleaned up");
     assert_eq!(node.netns.run(all), [["1\n", "0\n", "0\n"], ["1\n", "0\n", "1\n"]]);
 }
+
+#[test]
+fn what_was_noted_of_a_device_that_is_gone_is_forgotten() {
+    let node = TestNode::new();
+    let markers = || {
+        let folder = fs::read_dir(node.bpf.path().join("podwire/devices/cilium_host")).expect("listed");
+        folder.map(|entry| entry.expect("listed").file_name().into_string().expect("text")).collect::<Vec<_>>()
+    };
+    let mut indices = Vec::new();
+    for _ in 0..2 {
+        let host = node.open().node().host.ifindex;
+        assert_eq!(markers(), [format!("clsact_{host}")]);
+        node.netns.socket().link_delete(host).expect("somebody deletes it");
+        indices.push(host);
+    }
+    assert_ne!(indices[0], indices[1]);
+}

@@ -243,6 +243,7 @@ fn detach_retired(attacher: &Attacher, before: &Node, node: &Node) -> Result<()>
 
 fn attach(attacher: &Attacher, device: &NodeDevice, programs: &[(Direction, &program::Program)]) -> Result<()> {
     let device = Device { name: &device.name, index: device.ifindex };
+    attacher.forget_namesakes(device)?;
     for attachment in attacher.attach_all(device, programs)? {
         attachment.pin()?;
     }

@@ -176,6 +176,11 @@ impl Attacher {
         }
     }
 
+    /// Forgets what is kept of devices that are gone and had this one's name.
+    pub fn forget_namesakes(&self, device: Device<'_>) -> Result<()> {
+        clsact::forget_others(&self.0.state_of(device), device)
+    }
+
     fn attach_tcx(&self, device: Device<'_>, direction: Direction, program: &Program) -> Result<Attachment> {
         let links = self.0.links_of(device);
         let link = TcxLink::attach(&links, device, direction, program)?;

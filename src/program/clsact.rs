@@ -15,6 +15,8 @@ pub(super) const PRIORITY: u16 = 1;
 pub(super) const HANDLE: u32 = 1;
 
 const BPF: &str = "bpf";
+/// What the names of [`marker`]s begin with.
+const MARKER: &str = "clsact_";
 const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;
 
 /// Makes each program the filter of its hook: all in one request where nothing is there yet, otherwise by replacing our
@@ -163,12 +165,30 @@ pub(super) fn word(direction: Direction) -> &'static str {
 /// A directory that says that clsact of this very device is ours; a bpffs holds no files. Should the process die before
 /// it is made, clsact is taken for somebody else's and stays.
 fn marker(state: &Path, device: Device<'_>) -> PathBuf {
-    state.join(format!("clsact_{}", device.index))
+    state.join(format!("{MARKER}{}", device.index))
 }
 
 fn remember_clsact(state: &Path, device: Device<'_>) -> Result<()> {
     let marker = marker(state, device);
     fs::create_dir_all(&marker).map_err(|error| Error::system("create directory", marker.display().to_string(), error))
+}
+
+/// Forgets the disciplines of devices that had this one's name before.
+pub(super) fn forget_others(state: &Path, device: Device<'_>) -> Result<()> {
+    let own = marker(state, device);
+    let failed = |error| Error::system("read directory", state.display().to_string(), error);
+    let entries = match fs::read_dir(state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let is_marker = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MARKER));
+        if is_marker && path != own {
+            remove_marker(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_unused(socket: &Socket, state: &Path, device: Device<'_>) -> Result<()> {
@@ -186,8 +206,11 @@ fn remove_unused(socket: &Socket, state: &Path, device: Device<'_>) -> Result<()
 }
 
 fn forget_clsact(state: &Path, device: Device<'_>) -> Result<()> {
-    let marker = marker(state, device);
-    match fs::remove_dir(&marker) {
+    remove_marker(&marker(state, device))
+}
+
+fn remove_marker(marker: &Path) -> Result<()> {
+    match fs::remove_dir(marker) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::system("remove directory", marker.display().to_string(), error))
         }
