@@ -160,10 +160,10 @@ impl Datapath {
         self.reattach()?;
         let drift = self.endpoints.reach().resync()?;
         if drift.missing + drift.different + drift.foreign + drift.reconciled.repaired > 0 {
-            warn!(
-                "cilium_lxc: {} entries were missing, {} different, {} not ours; {} repaired",
-                drift.missing, drift.different, drift.foreign, drift.reconciled.repaired
-            );
+            let found = [(drift.missing, "missing"), (drift.different, "different"), (drift.foreign, "not ours")];
+            let found = found.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+            let found: Vec<_> = found.chain([format!("{} repaired", drift.reconciled.repaired)]).collect();
+            warn!("entries of cilium_lxc were not what they should be: {}", found.join(", "));
             // What the programs remember may come from what was wrong.
             self.enforcement.advance()?;
         }

@@ -12,6 +12,7 @@ mod common {
 #[path = "agent/life.rs"]
 mod life;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -20,13 +21,13 @@ use common::agent::{Node, addresses, id, until};
 use common::netns::TestNetns;
 use common::node::exchange_udp;
 use podwire::api::{
-    Client, EndpointHealthStatus, EndpointKey, EndpointState, IpamRequest, LabelConfigurationSpec, MapAction,
-    MonitorFilter, MonitorType, Options,
+    Client, EndpointChangeRequest, EndpointHealthStatus, EndpointKey, EndpointState, IpamRequest,
+    LabelConfigurationSpec, MapAction, MonitorFilter, MonitorType, Options,
 };
 use podwire::ipam::Family;
 use podwire::netlink::AddressSpec;
 use podwire::tables::LxcMap;
-use podwire::{ErrorKind, SecurityId};
+use podwire::{Error, ErrorKind, SecurityId};
 use serde_json::Value;
 
 fn pods<const N: usize>() -> [TestNetns; N] {
@@ -350,6 +351,7 @@ fn options_change_at_run_time() {
 #[test]
 fn a_node_that_is_not_well_says_so() {
     let node = Node::new();
+    let [pod] = pods();
     let _agent = node.start();
     let socket = node.netns.socket();
     let host = socket.link_by_name("cilium_host").expect("the agent made it");
@@ -362,6 +364,24 @@ fn a_node_that_is_not_well_says_so() {
     assert_eq!(output.status.code(), Some(1));
     socket.link_set_up(host.index).expect("root may");
     text(&node.podwire(&["status"]));
+
+    let (state, aside) = (node.state_dir(), node.folder.path().join("aside"));
+    fs::rename(&state, &aside).expect("our own folder");
+    let output = node.podwire(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("state: the state directory") && shown.contains("was removed"), "{shown}");
+    let request = EndpointChangeRequest {
+        container_id: Some("late".to_owned()),
+        container_netns_path: Some(pod.path().display().to_string()),
+        state: Some(EndpointState::WaitingForIdentity),
+        ..EndpointChangeRequest::default()
+    };
+    match node.client().create_endpoint(&request) {
+        Err(Error::Api { status: 500, message, .. }) => assert!(message.contains("No such file"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    fs::rename(aside, state).expect("our own folder");
 }
 
 #[test]
@@ -384,6 +404,7 @@ fn every_command_works_against_the_agent() {
         (&["endpoint", "log", &number], "ready"),
         (&["ip", "list"], &address),
         (&["ip", "get", "10.66.0.0/24"], &address),
+        (&["ip", "get", &address], &address),
         (&["ip", "get", "-l", "k8s:app=web"], &address),
         (&["identity", "list", "--endpoints"], "k8s:app=web"),
         (&["identity", "get", "--label", "k8s:app=web"], "256"),

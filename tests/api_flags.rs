@@ -80,11 +80,12 @@ fn a_bad_value_is_one_line_with_key_value_and_reason() {
         (&[good[0], good[1], "--bpf-ct-timeout-regular-tcp", "24h"], &["bpf-ct-timeout-regular-tcp", "65535"]),
         (&[good[0], good[1], "--bpf-ct-timeout-regular-tcp-fin", "0s"], &["bpf-ct-timeout-regular-tcp-fin", "65535"]),
         (&[good[0], good[1], "--conntrack-gc-interval", "0s"], &["conntrack-gc-interval", "at most a day"]),
+        (&[good[0], good[1], "--conntrack-gc-interval", "1ns"], &["conntrack-gc-interval", "1ns", "at least 1s"]),
         (&[good[0], good[1], "--conntrack-gc-max-interval", "25h"], &["conntrack-gc-max-interval", "25h"]),
         (&[good[0], good[1], "--node-name", "a b"], &["node-name", "a b"]),
         (&[good[0], good[1], "--device", "a-name-that-is-too-long"], &["device", "a-name-that-is-too-long", "1 to 15"]),
         (&[good[0], good[1], "--device", "nosuch0"], &["nosuch0"]),
-        (&[good[0], good[1], "--config-dir", "/nosuch"], &["/nosuch"]),
+        (&[good[0], good[1], "--config-dir", "/nosuch"], &["config-dir: \"/nosuch\": can't be read: No such"]),
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--ipv4-range"], &["--ipv4-range"]),
     ];
@@ -110,5 +111,12 @@ fn a_bad_file_is_one_line_too() {
     assert!(log.lines().any(|line| line.starts_with("podwire-agent: ipv4-range: \"junk\": ")), "{log}");
     fs::write(folder.join("ipv4-range"), b"\xff\xfe").expect("a file");
     assert_eq!(node.spawn(&["--config-dir", &flag(&folder)]).wait().code(), Some(1));
-    assert!(node.log().contains("config/ipv4-range"), "{}", node.log());
+    let log = node.log();
+    assert!(
+        log.lines().any(|line| line.starts_with("podwire-agent: ipv4-range: \"/") && line.contains("UTF-8")),
+        "{log}"
+    );
+    fs::write(folder.join("ipv4-range"), " ".repeat(5000)).expect("a file");
+    assert_eq!(node.spawn(&["--config-dir", &flag(&folder)]).wait().code(), Some(1));
+    assert!(node.log().contains("config/ipv4-range\": can't be read: it is longer than 4096 bytes"), "{}", node.log());
 }

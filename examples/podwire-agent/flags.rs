@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-use std::{fs, io};
 
 use clap::{Arg, Command};
 use ipnetwork::{Ipv4Network, Ipv6Network};
@@ -15,6 +16,12 @@ use podwire::policy::{EnforcementMode, PolicyOptions};
 use podwire::program::AttachMode;
 use podwire::{Devices, Error, Node, Result};
 use serde_json::{Map, Value, json};
+
+/// The longest file of a setting, in bytes.
+const LONGEST_VALUE: u64 = 4096;
+
+/// The shortest interval of collections: they are looked after every few seconds only.
+const SHORTEST_GC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every setting: its key, what its value is called, what it means. A key is the name of a flag and of a file; what its
 /// text means is decided in one place, whichever it came from.
@@ -190,23 +197,35 @@ impl Settings {
 /// The files of a folder whose names are settings. Others are warned of; hidden ones are left alone, since mounted
 /// configuration comes with links of that kind.
 fn files(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
-    let at = |path: &Path, cause: io::Error| Error::system("read", path.display().to_string(), cause);
+    let refused = |key, path: &Path, cause: io::Error| {
+        Error::invalid(key, path.display().to_string(), format!("can't be read: {cause}"))
+    };
     let mut texts = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(|cause| at(folder, cause))? {
-        let path = entry.map_err(|cause| at(folder, cause))?.path();
+    for entry in fs::read_dir(folder).map_err(|cause| refused("config-dir", folder, cause))? {
+        let path = entry.map_err(|cause| refused("config-dir", folder, cause))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with('.') {
             continue;
         }
         match KEYS.iter().map(|(key, ..)| *key).find(|key| *key == name) {
             Some(key) => {
-                let text = fs::read_to_string(&path).map_err(|cause| at(&path, cause))?;
+                let text = read(&path).map_err(|cause| refused(key, &path, cause))?;
                 texts.insert(key, text.trim().to_owned());
             }
             None => log::warn!("{}: {name} is no setting of this agent: ignored", folder.display()),
         }
     }
     Ok(texts)
+}
+
+/// A file that has no more than a value can have.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LONGEST_VALUE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST_VALUE {
+        return Err(io::Error::other(format!("it is longer than {LONGEST_VALUE} bytes")));
+    }
+    Ok(text)
 }
 
 /// The value of a setting that is given and not empty.
@@ -245,7 +264,15 @@ fn gc_interval(texts: &BTreeMap<&'static str, String>) -> Result<Interval> {
         bounds.map_err(|error| Error::invalid(key, texts.get(key).cloned().unwrap_or_default(), error.to_string()))
     };
     if let Some(fixed) = time(texts, "conntrack-gc-interval")? {
-        return named("conntrack-gc-interval", Interval::new(fixed, fixed));
+        let bounds = match fixed < SHORTEST_GC_INTERVAL {
+            true => Err(Error::invalid(
+                "collection interval",
+                format!("{fixed:?}"),
+                "must be at least 1s and at most a day",
+            )),
+            false => Interval::new(fixed, fixed),
+        };
+        return named("conntrack-gc-interval", bounds);
     }
     match time(texts, "conntrack-gc-max-interval")? {
         Some(longest) => named("conntrack-gc-max-interval", Interval::up_to(longest)),

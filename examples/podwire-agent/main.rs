@@ -86,6 +86,9 @@ fn refuse(error: &Error) -> ExitCode {
 fn run(settings: Settings) -> Result<()> {
     let began = Instant::now();
     log::info!("{} starts", agent::version());
+    // What may be somebody else's is taken first: a start that fails for it has changed nothing.
+    let claim = socket::Claim::new(&settings.socket)?;
+    let metrics = settings.metrics_addr.map(scrape::listen).transpose()?;
     let datapath =
         Datapath::builder().bpf_root(&settings.bpf_root).state_dir(&settings.state_dir).open(node_config(&settings))?;
     datapath.conntrack().set_interval(settings.gc_interval);
@@ -100,7 +103,7 @@ fn run(settings: Settings) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|cause| Error::system("start", "the runtime", cause))?;
-    let result = runtime.block_on(serve(&agent, queue, began));
+    let result = runtime.block_on(serve(&agent, claim, metrics, queue, began));
     agent.monitor.end();
     runtime.shutdown_timeout(FAREWELL);
     result
@@ -136,13 +139,19 @@ fn delete_queued(agent: &Agent) -> Result<QueueLock> {
     })
 }
 
-async fn serve(agent: &Arc<Agent>, queue: QueueLock, began: Instant) -> Result<()> {
+async fn serve(
+    agent: &Arc<Agent>,
+    claim: socket::Claim,
+    metrics: Option<std::net::TcpListener>,
+    queue: QueueLock,
+    began: Instant,
+) -> Result<()> {
     // Before the socket exists, so that nobody can end the agent in a way that it does not notice.
     let told_to_end = told_to_end()?;
-    if let Some(address) = agent.settings.metrics_addr {
-        tokio::spawn(scrape::serve(Arc::clone(agent), scrape::listen(address).await?));
+    if let Some(listener) = metrics {
+        tokio::spawn(scrape::serve(Arc::clone(agent), scrape::served(listener)?));
     }
-    let listener = socket::listen(&agent.settings.socket)?;
+    let listener = claim.listen()?;
     drop(queue);
     log::info!("serving {} after {:?}", agent.settings.socket.display(), began.elapsed());
     let serving = tokio::spawn(serve_api(Arc::clone(agent), listener));

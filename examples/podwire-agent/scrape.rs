@@ -16,10 +16,17 @@ use crate::agent::Agent;
 /// What Prometheus expects of the text format that the encoder writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
+/// Takes the address; who connects waits until it is served.
+pub(crate) fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(address)
         .map_err(|cause| Error::invalid("metrics-addr", address.to_string(), format!("can't listen there: {cause}")))
+}
+
+/// The same for the runtime.
+pub(crate) fn served(listener: std::net::TcpListener) -> Result<TcpListener> {
+    let failed = |cause| Error::system("listen for", "metrics", cause);
+    listener.set_nonblocking(true).map_err(failed)?;
+    TcpListener::from_std(listener).map_err(failed)
 }
 
 pub(crate) async fn serve(agent: Arc<Agent>, listener: TcpListener) {

@@ -57,6 +57,12 @@ impl Problem {
     pub fn status_of(error: &Error) -> u16 {
         match error {
             Error::Api { status, .. } => *status,
+            // What the system lacks or refuses in the middle of the work is not what the client asked for.
+            Error::System { .. } | Error::Netlink { .. } | Error::PartialBatch { .. }
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::AlreadyExists) =>
+            {
+                500
+            }
             _ => match error.kind() {
                 ErrorKind::NotFound => 404,
                 ErrorKind::InvalidInput | ErrorKind::AlreadyExists => 400,

@@ -53,6 +53,7 @@ impl Datapath {
             parts.push((format!("device {}", device.name), health(self.check_device(device))));
         }
         parts.push(("maps".to_owned(), health(self.check_pins())));
+        parts.push(("state".to_owned(), self.check_state()));
         parts.push(("endpoints".to_owned(), self.check_endpoints()));
         parts.push(("policy".to_owned(), self.check_policy()));
         let mut endpoints: BTreeMap<&'static str, usize> = BTreeMap::new();
@@ -81,6 +82,16 @@ impl Datapath {
         let folder = self.paths.maps();
         let missing: Vec<&str> = self.shared_maps().into_iter().filter(|name| !folder.join(name).exists()).collect();
         Ok((!missing.is_empty()).then(|| format!("not pinned in {}: {}", folder.display(), missing.join(", "))))
+    }
+
+    /// Whether what has to outlast this process can be written.
+    fn check_state(&self) -> Health {
+        // The lock is there as long as the directory is the one that was opened.
+        if self.paths.state("lock").exists() {
+            return Health::Ok;
+        }
+        let folder = self.paths.state_dir.display();
+        Health::Degraded(format!("the state directory {folder} was removed: endpoints and addresses can't change"))
     }
 
     fn check_endpoints(&self) -> Health {

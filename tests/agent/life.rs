@@ -1,6 +1,7 @@
 //! An agent starts, ends and is started again.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
@@ -88,6 +89,24 @@ fn the_socket_is_for_owner_and_group_and_nothing_else_is_replaced() {
     assert_eq!(node.spawn(&["--ipv4-range", "10.66.0.0/24"]).wait().code(), Some(1));
     assert!(node.log().contains("another agent serves it"), "{}", node.log());
     drop(somebody);
+}
+
+#[test]
+fn a_start_refused_for_what_others_serve_has_changed_nothing() {
+    let node = Node::new();
+    let taken = node.netns.run(|| TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let refused = node.spawn(&["--ipv4-range", "10.66.0.0/24", "--metrics-addr", &address]);
+    assert_eq!(refused.wait().code(), Some(1));
+    assert!(node.log().contains("metrics-addr"), "{}", node.log());
+    assert!(!node.socket().exists(), "the socket goes again");
+
+    let _somebody = UnixListener::bind(node.socket()).expect("a socket");
+    assert_eq!(node.spawn(&["--ipv4-range", "10.66.0.0/24"]).wait().code(), Some(1));
+    assert!(node.log().contains("another agent serves it"), "{}", node.log());
+    let devices: Vec<_> = node.netns.socket().links().expect("devices").into_iter().map(|link| link.name).collect();
+    assert_eq!(devices, ["lo"]);
+    assert!(!node.state_dir().exists() && !node.root.maps().exists());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `/v1/endpoint`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use podwire::api::{
     Endpoint, EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec,
     EndpointConfigurationStatus, EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, LabelConfiguration,
-    LabelConfigurationSpec,
 };
 use podwire::endpoint::{self, EndpointRef};
 use podwire::{ErrorKind, Label, Labels};
+use serde::Deserialize;
 
 use super::Node;
 use super::reply::{Brevity, MaybeSent, NOT_ONE_OF, Named, REQUIRED, Refusal, Reply, Sent, blocking, created};
@@ -52,10 +53,15 @@ pub(super) async fn put(
         return Err(Refusal::plain(400, message));
     }
     blocking(move || {
+        let netns = wanted.container_netns_path.clone();
         let spec = wanted.into_spec()?;
         let created_endpoint = agent.datapath.endpoints().create(spec);
         agent.metrics.regenerated(created_endpoint.as_ref().ok().map(|endpoint| &endpoint.timings));
-        let endpoint = created_endpoint?;
+        let endpoint = created_endpoint.map_err(|error| match netns.filter(|path| !Path::new(path).exists()) {
+            // The client has named what is not there; anything else that is missing is none of its business.
+            Some(_) => Refusal::from(error).with_status(400),
+            None => error.into(),
+        })?;
         agent.monitor.endpoint("Endpoint created", &endpoint.record);
         Ok(match brevity {
             Brevity::Minimal => StatusCode::CREATED.into_response(),
@@ -122,14 +128,19 @@ pub(super) async fn labels(State(agent): Node, name: Named) -> Reply<Json<LabelC
     blocking(move || Ok(Json(LabelConfiguration::from(&one(&agent, &name)?.record)))).await
 }
 
+/// A [`LabelConfigurationSpec`](podwire::api::LabelConfigurationSpec) without what is none: somebody who names the field wrong
+/// would take all labels away. Cilium's clients leave it out, or send `null`, where that is what they want.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LabelsWanted {
+    #[serde(default)]
+    user: Option<Vec<String>>,
+}
+
 /// The labels sent are those that the endpoint has afterwards.
-pub(super) async fn change_labels(
-    State(agent): Node,
-    name: Named,
-    Sent(wanted): Sent<LabelConfigurationSpec>,
-) -> Reply<()> {
+pub(super) async fn change_labels(State(agent): Node, name: Named, Sent(wanted): Sent<LabelsWanted>) -> Reply<()> {
     blocking(move || {
-        let wanted = Labels::parse(&wanted.user)?;
+        let wanted = Labels::parse(wanted.user.unwrap_or_default())?;
         let endpoint = one(&agent, &name)?;
         let had = &endpoint.record.labels;
         let added: Vec<Label> = wanted.iter().filter(|label| !had.contains(label)).cloned().collect();

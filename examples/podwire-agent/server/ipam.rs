@@ -12,7 +12,7 @@ use podwire::endpoint::EndpointRef;
 use podwire::ipam::{Families, Lifetime};
 
 use super::Node;
-use super::reply::{Asked, NOT_ONE_OF, Named, Refusal, Reply, blocking, created};
+use super::reply::{Asked, NOT_ONE_OF, Named, Refusal, Reply, blocking, created, header_flag};
 
 /// How long an allocation that expires waits for its endpoint.
 const CLAIM_PERIOD: Duration = Duration::from_secs(600);
@@ -28,8 +28,7 @@ pub(super) async fn allocate(State(agent): Node, asked: Asked, headers: HeaderMa
             return Err(Refusal::coded(422, NOT_ONE_OF, "family in query should be one of [ipv4 ipv6]"));
         }
     };
-    let asks = |name| headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    let (expires, devices) = (asks("expiration"), asks("device-settings"));
+    let (expires, devices) = (header_flag(&headers, "expiration")?, header_flag(&headers, "device-settings")?);
     let lifetime = if expires { Lifetime::UnlessClaimed(CLAIM_PERIOD) } else { Lifetime::Permanent };
     let owner = asked.one("owner").unwrap_or(NOBODY).to_owned();
     blocking(move || {

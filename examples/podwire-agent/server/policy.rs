@@ -10,7 +10,7 @@ use podwire::policy;
 use podwire::{Label, Labels};
 
 use super::Node;
-use super::reply::{MaybeSent, Refusal, Reply, Sent, Text, blocking};
+use super::reply::{Asked, MaybeSent, Refusal, Reply, Sent, Text, blocking};
 use crate::agent::Agent;
 
 /// The body may hold labels, all of which the rules must have.
@@ -19,11 +19,16 @@ pub(super) async fn get(State(agent): Node, wanted: MaybeSent<Vec<String>>) -> R
 }
 
 /// The body is a document, of YAML or JSON. Its policies take the place of those with their names. They are in force when
-/// this answers; of a document that is refused nothing is.
-pub(super) async fn put(State(agent): Node, Text(document): Text) -> Reply<Json<Policy>> {
+/// this answers; of a document that is refused nothing is. Rules that are part of no policy take the place of other such rules
+/// only where `replace` says so: whoever sends them may not know of the others.
+pub(super) async fn put(State(agent): Node, asked: Asked, Text(document): Text) -> Reply<Json<Policy>> {
+    let replace = asked.flag("replace")?;
     blocking(move || {
         let began = Instant::now();
-        let imported = policy::Policy::from_yaml(&document).and_then(|policies| {
+        let imported = policy::Policy::from_yaml(&document).map_err(Refusal::from).and_then(|policies| {
+            if !replace {
+                refuse_to_replace_nameless(&agent, &policies)?;
+            }
             let names: Vec<_> = policies.iter().map(|policy| policy.name.clone()).collect();
             Ok((names, agent.datapath.policy().upsert(policies)?))
         });
@@ -33,6 +38,22 @@ pub(super) async fn put(State(agent): Node, Text(document): Text) -> Reply<Json<
         shown(&agent, &Labels::new())
     })
     .await
+}
+
+/// Rules that are part of no policy have no name by which one could tell whether they are meant to go. Those that are sent again
+/// as they are stay.
+fn refuse_to_replace_nameless(agent: &Agent, sent: &[policy::Policy]) -> Reply<()> {
+    let nameless = |policies: &[policy::Policy]| policies.iter().find(|policy| policy.name.is_empty()).cloned();
+    let (Some(new), Some(old)) = (nameless(sent), nameless(&agent.datapath.policy().policies())) else { return Ok(()) };
+    let going = old.rules.iter().filter(|rule| !new.rules.contains(rule)).count();
+    if going == 0 {
+        return Ok(());
+    }
+    let rules = if going == 1 { "1 rule that is".to_owned() } else { format!("{going} rules that are") };
+    Err(Refusal::plain(
+        409,
+        format!("{rules} part of no policy would be replaced: give the rules a policy's name, or ask for replace"),
+    ))
 }
 
 /// The body has labels, all of which the rules that go must have; an empty list is for all rules. Answers with those left.

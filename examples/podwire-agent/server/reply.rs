@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use podwire::Error;
@@ -16,6 +16,8 @@ use podwire::api::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// A value is not of the type that it should have.
+const WRONG_TYPE: u16 = 601;
 /// A required field is missing.
 pub(super) const REQUIRED: u16 = 602;
 /// A value is not one of those allowed.
@@ -200,6 +202,11 @@ impl Asked {
         self.all(name).find(|value| !value.is_empty())
     }
 
+    /// Whether this is asked for; not without a value.
+    pub(super) fn flag(&self, name: &str) -> Reply<bool> {
+        flag(name, "query", self.one(name).unwrap_or_default())
+    }
+
     /// All values with this name.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -212,6 +219,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Reply<Self> {
         let refuse = |rejection: QueryRejection| Refusal::coded(400, 400, rejection.body_text());
         Query::from_request_parts(parts, state).await.map(|Query(asked)| Self(asked)).map_err(refuse)
+    }
+}
+
+/// Whether a header asks for something; not without a value.
+pub(super) fn header_flag(headers: &HeaderMap, name: &str) -> Reply<bool> {
+    let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    flag(name, "header", &value.unwrap_or_default())
+}
+
+fn flag(name: &str, place: &str, value: &str) -> Reply<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" | "" => Ok(false),
+        _ => Err(Refusal::coded(422, WRONG_TYPE, format!("{name} in {place} must be of type boolean: {value:?}"))),
     }
 }
 

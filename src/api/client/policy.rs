@@ -23,11 +23,25 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` with the paths of the fields that are wrong; nothing of the document is applied then.
+    /// `InvalidInput` with the paths of the fields that are wrong, `WrongState` if rules without a policy's name would take the
+    /// place of others without one; nothing of the document is applied then.
     pub fn import_policy(&self, document: &str) -> Result<Policy> {
+        self.put_policy(POLICY, document)
+    }
+
+    /// The same, also where rules without a policy's name take the place of others without one.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` with the paths of the fields that are wrong; nothing of the document is applied then.
+    pub fn replace_policy(&self, document: &str) -> Result<Policy> {
+        self.put_policy("/v1/policy?replace=true", document)
+    }
+
+    fn put_policy(&self, path: &str, document: &str) -> Result<Policy> {
         let answer =
-            self.send(Method::PUT, POLICY, &[("content-type", "application/yaml")], Some(document.as_bytes()))?;
-        self.read(&Method::PUT, POLICY, answer)
+            self.send(Method::PUT, path, &[("content-type", "application/yaml")], Some(document.as_bytes()))?;
+        self.read(&Method::PUT, path, answer)
     }
 
     /// Removes every rule that has these labels, all without any. Returns what is left.
