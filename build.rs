@@ -113,13 +113,15 @@ fn find_clang() -> PathBuf {
     println!("cargo::rerun-if-env-changed=PATH");
     if let Some(clang) = env::var_os("CLANG") {
         let clang = PathBuf::from(clang);
-        if clang_version(&clang).is_none() {
-            fail(&format!(
-                "CLANG={} does not run: set CLANG to a clang of version {OLDEST_CLANG} or newer",
-                clang.display()
-            ));
-        }
-        return clang;
+        let wrong = match clang_version(&clang) {
+            Some(version) if version >= OLDEST_CLANG => return clang,
+            Some(version) => format!("is version {version}"),
+            None => "does not run".to_owned(),
+        };
+        fail(&format!(
+            "CLANG={} {wrong}: set CLANG to a clang of version {OLDEST_CLANG} or newer (Debian: apt-get install clang-19)",
+            clang.display()
+        ));
     }
     let numbered = (OLDEST_CLANG..=30).rev().map(|version| PathBuf::from(format!("clang-{version}")));
     for clang in numbered.chain([PathBuf::from("clang")]) {
