@@ -67,9 +67,13 @@ impl World {
     }
 
     fn import(&self, document: &str) -> Output {
+        self.import_with(document, &[])
+    }
+
+    fn import_with(&self, document: &str, flags: &[&str]) -> Output {
         let file = self.node.folder.path().join("policy.yaml");
         fs::write(&file, document).expect("written");
-        self.node.podwire(&["policy", "import", &file.display().to_string()])
+        self.node.podwire(&[&["policy", "import", &file.display().to_string()], flags].concat())
     }
 
     /// Whether the server hears what a pod says to its port.
@@ -153,6 +157,32 @@ fn what_was_imported_is_shown_and_can_be_imported_again() {
     assert!(world.hears(2, PORT));
     text(&world.import(rules));
     assert!(world.hears(1, PORT) && !world.hears(2, PORT));
+    let root = world.node.root.path().display().to_string();
+    let counted = text(&world.node.podwire(&["bpf", "metrics", "list", "--bpf-root", &root]));
+    let denied = counted.lines().find(|line| line.starts_with("Policy denied")).expect(&counted);
+    assert!(denied.contains("way 9"), "which is no line: {counted}");
+}
+
+#[test]
+fn rules_of_no_policy_take_each_other_s_place_only_when_told() {
+    let world = World::new();
+    const ISOLATED: &str = "{endpointSelector: {matchLabels: {app: web}}, ingress: [{}]}";
+    const OPEN: &str = "{endpointSelector: {matchLabels: {app: other}}, egress: [{toEntities: [all]}]}";
+    assert_eq!(text(&world.import(ISOLATED)), "Revision: 2\n");
+    let refused = world.import(OPEN);
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        reason.contains("1 rule that is part of no policy would be replaced") && reason.contains("--replace"),
+        "{reason}"
+    );
+    assert!(!world.hears(1, PORT), "it is in force still");
+    text(&world.import(ISOLATED));
+    text(&world.import(&format!("[{ISOLATED}, {OPEN}]")));
+    assert!(!world.hears(1, PORT));
+    text(&world.import(WEB));
+    text(&world.import_with(OPEN, &["--replace"]));
+    assert!(world.hears(1, PORT), "the policy with a name stays, the rule without is gone");
 }
 
 #[test]

@@ -73,7 +73,12 @@ IP PREFIX/ADDRESS   IDENTITY
         prints(&root, &["ipcache", "match", "203.0.113.0/24"]),
         format!("key 203.0.113.0/24 has value \"{cidr}\"\n")
     );
-    fails(&root, &["ipcache", "match", "203.0.113.0/25"], 1, "no entry for exactly 203.0.113.0/25");
+    fails(
+        &root,
+        &["ipcache", "match", "203.0.113.0/25"],
+        1,
+        "no entry for exactly 203.0.113.0/25: `podwire bpf ipcache get` finds the prefix around an address",
+    );
     fails(&root, &["ipcache", "get", "10.0.1"], 2, "invalid value '10.0.1'");
     IpCache::open_pinned(root.maps()).expect("it is pinned").delete("::/0".parse().expect("a prefix")).expect("gone");
     fails(&root, &["ipcache", "get", "2001:db8::1"], 1, "2001:db8::1 does not map to any identity");
@@ -140,7 +145,7 @@ Path: {}/cilium_policy_v2_01135
     );
     assert_eq!(prints(&root, &["policy", "list"]), all);
     assert_eq!(prints(&root, &["policy", "get", "--all"]), all);
-    fails(&root, &["policy", "get", "9"], 1, "cilium_policy_v2_00009");
+    fails(&root, &["policy", "get", "9"], 1, "there is no endpoint 9: see `podwire bpf policy list`");
     fails(&root, &["policy", "get"], 2, "required");
     fails(&root, &["policy", "get", "9", "--all"], 2, "cannot be used with");
     fails(&root, &["policy", "get", "0"], 2, "not a number from 1 to 65535");

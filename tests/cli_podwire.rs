@@ -9,7 +9,7 @@ mod fake_agent;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,50 @@ fn sparse_endpoints_in_a_table() {
     let none = FakeAgent::new(&[("/v1/endpoint", "json:[]")]);
     assert!(none.prints(&["endpoint", "list"]).starts_with("ENDPOINT   POLICY (ingress)"));
     assert_eq!(none.prints(&["endpoint", "list", "-o", "json"]), "[]\n");
+}
+
+/// What a command prints in a terminal of this width.
+fn in_terminal(agent: &FakeAgent, columns: u16, args: &str) -> String {
+    let program = podwire().get_program().to_string_lossy().into_owned();
+    let command = format!("stty cols {columns}; {program} --socket {} {args}", agent.socket.display());
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).env("NO_COLOR", "1").output();
+    let output = output.expect("util-linux is installed");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n")
+}
+
+#[test]
+fn tables_fit_the_terminal() {
+    let agent = FakeAgent::new(&[("/v1/endpoint", "endpoint-list.three"), ("/v1/map/cilium_lxc", "map.lxc")]);
+    let whole = agent.prints(&["endpoint", "list"]);
+    assert_eq!(in_terminal(&agent, 200, "endpoint list"), whole);
+    for columns in [80, 90, 120, 140] {
+        for args in ["endpoint list", "map get cilium_lxc"] {
+            let shown = in_terminal(&agent, columns, args);
+            assert!(shown.lines().all(|line| line.chars().count() <= usize::from(columns)), "{columns}:\n{shown}");
+        }
+    }
+    assert!(
+        in_terminal(&agent, 120, "endpoint list").starts_with("ENDPOINT POLICY (ingress) POLICY (egress) IDENTITY")
+    );
+    let narrow = "\
+ENDPOINT                       1650
+POLICY (ingress) ENFORCEMENT   Disabled
+POLICY (egress) ENFORCEMENT    Disabled
+IDENTITY                       42491
+LABELS (source:key[=value])    k8s:app=client
+                               k8s:io.cilium.k8s.policy.cluster=default
+                               k8s:io.kubernetes.pod.namespace=default
+IPv6                           fd00:7:1::4ed8
+IPv4                           10.7.1.207
+STATUS                         ready
+
+ENDPOINT                       2621
+";
+    for columns in [80, 20] {
+        let shown = in_terminal(&agent, columns, "endpoint list");
+        assert!(shown.starts_with(narrow), "{shown}");
+    }
 }
 
 #[test]
@@ -190,7 +234,10 @@ fn a_degraded_node_fails_the_command() {
 fn failures_are_one_line_and_name_thing_cause_remedy() {
     let agent = FakeAgent::new(&[("/v1/endpoint", "json:[]")]);
     let cases: &[(&[&str], i32, &str)] = &[
-        (&["endpoint", "get", "9"], 1, "Error: cannot get endpoint 9: GET /v1/endpoint/9: not found (status 404)"),
+        (&["endpoint", "get", "9"], 1, "Error: cannot get endpoint 9: not found\n"),
+        (&["endpoint", "get", "0"], 2, "0 is the number of no endpoint"),
+        (&["ip", "get", "10.0.0.7"], 1, "nothing is known within 10.0.0.7/32: see `podwire ip list`"),
+        (&["ip", "get", "10.0.0"], 2, "invalid value '10.0.0'"),
         (&["endpoint", "get", "-l", "k8s:a=b"], 1, "no endpoint has the labels k8s:a=b: see `podwire endpoint list`"),
         (&["endpoint", "get", "bogus:1"], 2, "unknown endpoint ID prefix"),
         (&["endpoint", "get", "70000"], 2, "endpoint id too large"),

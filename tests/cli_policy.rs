@@ -57,7 +57,7 @@ ID      LABELS                                     REFCOUNT
         assert_eq!(agent.prints(args), one, "{args:?}");
         assert_eq!(agent.seen().last().expect("a request"), r#"GET /v1/identity ["k8s:app=web"]"#);
     }
-    fails(&agent, &["identity", "get", "60000"], 1, "cannot get identity 60000: GET /v1/identity/60000: not found");
+    fails(&agent, &["identity", "get", "60000"], 1, "cannot get identity 60000: not found");
     fails(&agent, &["identity", "get", "web"], 2, "not a number");
     fails(&agent, &["identity", "get"], 2, "required");
 }
@@ -160,6 +160,15 @@ NUMBER   RULE                        LABELS (source:key[=value])   DESCRIPTION
 12       [0].egress[0]
 ";
     assert_eq!(agent.prints(&["policy", "rules"]), expected);
+}
+
+#[test]
+fn a_description_is_not_shown_beyond_measure() {
+    let rule = json!([{"number": 1, "name": "web[0].ingress[0]", "description": "ä".repeat(1 << 20)}]);
+    let agent = FakeAgent::new(&[("/v1/policy/rules", &format!("json:{rule}"))]);
+    let shown = agent.prints(&["policy", "rules"]);
+    assert!(shown.contains(&format!("   {}…\n", "ä".repeat(200))) && shown.chars().count() < 1000, "{shown}");
+    assert!(agent.prints(&["policy", "rules", "-o", "json"]).len() > 1 << 20);
 }
 
 #[test]

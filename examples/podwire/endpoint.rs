@@ -39,7 +39,7 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct Named {
     /// A number, or ipv4:, ipv6:, container-id:, cni-attachment-id: or pod-name: and a name.
-    #[arg(value_name = "ENDPOINT")]
+    #[arg(value_name = "ENDPOINT", value_parser = named)]
     key: EndpointKey,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Named {
 #[group(required = true, multiple = false)]
 pub(crate) struct Selection {
     /// A number, or ipv4:, ipv6:, container-id:, cni-attachment-id: or pod-name: and a name.
-    #[arg(value_name = "ENDPOINT")]
+    #[arg(value_name = "ENDPOINT", value_parser = named)]
     key: Option<EndpointKey>,
     /// Those that have all of these labels.
     #[arg(short, long, value_delimiter = ',')]
@@ -64,6 +64,14 @@ pub(crate) struct Labels {
     /// Labels to take away.
     #[arg(short, long, value_delimiter = ',', value_name = "LABELS")]
     delete: Vec<String>,
+}
+
+/// An endpoint that there can be: 0 stands for one that is to be created.
+pub(crate) fn named(text: &str) -> Result<EndpointKey, String> {
+    match text.parse() {
+        Ok(EndpointKey::New) => Err("0 is the number of no endpoint".to_owned()),
+        key => key.map_err(|error: podwire::Error| error.to_string()),
+    }
 }
 
 pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {

@@ -4,12 +4,13 @@ use anyhow::{Context as _, bail};
 use podwire::api::{Client, EndpointConfigurationSpec, EndpointKey, Options};
 
 use crate::config::{assignment, listing};
+use crate::endpoint;
 use crate::report::Report;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A number, or ipv4:, ipv6:, container-id:, cni-attachment-id: or pod-name: and a name.
-    #[arg(value_name = "ENDPOINT")]
+    #[arg(value_name = "ENDPOINT", value_parser = endpoint::named)]
     key: EndpointKey,
     /// Options to set, as in PolicyAuditMode=enable.
     #[arg(value_name = "OPTION=VALUE", value_parser = assignment)]

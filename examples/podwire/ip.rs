@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use podwire::SecurityId;
+use ipnetwork::IpNetwork;
 use podwire::api::{Client, IpListEntry};
+use podwire::{ErrorKind, SecurityId};
 
 use crate::report::Report;
 use crate::table;
@@ -17,9 +18,9 @@ pub(crate) enum Command {
     List(Style),
     /// Show the addresses within a prefix, or those of an identity.
     Get {
-        /// The prefix, as in 10.0.0.0/24.
+        /// The prefix, as in 10.0.0.0/24, or an address.
         #[arg(required_unless_present = "labels", conflicts_with = "labels")]
-        cidr: Option<String>,
+        cidr: Option<IpNetwork>,
         /// The labels of an identity.
         #[arg(short, long, value_delimiter = ',')]
         labels: Vec<String>,
@@ -41,9 +42,15 @@ pub(crate) struct Style {
 pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {
     let (style, cidr, labels): (_, _, &[String]) = match command {
         Command::List(style) => (style, None, &[]),
-        Command::Get { cidr, labels, style } => (style, cidr.as_deref(), labels),
+        Command::Get { cidr, labels, style } => (style, cidr.as_ref(), labels),
     };
-    let mut entries = client.addresses(cidr).context("cannot get addresses")?;
+    let mut entries = match client.addresses(cidr.map(ToString::to_string).as_deref()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let within = cidr.map(|cidr| format!(" within {cidr}")).unwrap_or_default();
+            bail!("nothing is known{within}: see `podwire ip list`")
+        }
+        entries => entries.context("cannot get addresses")?,
+    };
     // IPv4 first, the widest prefix first.
     entries.sort_by_key(|entry| (entry.cidr.is_ipv6(), entry.cidr.prefix(), entry.cidr.ip()));
     let names = if style.numeric && labels.is_empty() { HashMap::new() } else { names(client)? };

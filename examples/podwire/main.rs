@@ -165,7 +165,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn one_line(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {
-        parts.push(cause.to_string());
+        match cause.downcast_ref() {
+            // The reason names what is wrong; which request it was is of no interest.
+            Some(podwire::Error::Api { status: 400..500, message, .. }) => parts.push(message.clone()),
+            _ => parts.push(cause.to_string()),
+        }
         if cause.is::<podwire::Error>() {
             break;
         }

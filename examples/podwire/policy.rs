@@ -17,12 +17,18 @@ use crate::{policy_trace, policy_wait};
 const POLICY_NAME: &str = "io.cilium.k8s.policy.name";
 const POLICY_NAMESPACE: &str = "io.cilium.k8s.policy.namespace";
 
+/// Characters of a rule's description that a table shows.
+const LONGEST_DESCRIPTION: usize = 200;
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Put policies in force in the place of those with their names, or beside them.
     Import {
         /// A file of YAML or JSON; - for standard input.
         file: PathBuf,
+        /// Put rules that are part of no policy in the place of those in force that are part of none either.
+        #[arg(long)]
+        replace: bool,
     },
     /// Show the rules in force as JSON, all or those with given labels.
     Get {
@@ -60,7 +66,7 @@ pub(crate) struct Style {
 
 pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {
     match command {
-        Command::Import { file } => import(client, file),
+        Command::Import { file, replace } => import(client, file, *replace),
         Command::Get { labels } => get(client, labels),
         Command::Delete { labels, .. } => {
             let left = client.delete_policy(labels).context("cannot delete rules")?;
@@ -80,11 +86,12 @@ fn revision(policy: &Policy) -> String {
     format!("Revision: {}", policy.revision)
 }
 
-fn import(client: &Client, file: &Path) -> anyhow::Result<Report> {
+fn import(client: &Client, file: &Path, replace: bool) -> anyhow::Result<Report> {
     let document = read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let policy = client.import_policy(&document).map_err(|error| match error {
-        // The reasons name the fields; which request carried the document is of no interest.
-        Error::Api { status: 400, message, .. } => anyhow!("{}: {message}", file.display()),
+    let imported = if replace { client.replace_policy(&document) } else { client.import_policy(&document) };
+    let policy = imported.map_err(|error| match error {
+        Error::Api { status: 409, message, .. } => anyhow!("{}: {message}: see --replace", file.display()),
+        Error::Api { status: 400..500, message, .. } => anyhow!("{}: {message}", file.display()),
         error => anyhow::Error::new(error).context(format!("cannot import {}", file.display())),
     })?;
     Ok(Report::new(revision(&policy), &policy)?)
@@ -108,11 +115,19 @@ fn get(client: &Client, labels: &[String]) -> anyhow::Result<Report> {
 fn rules(client: &Client) -> anyhow::Result<Report> {
     let rules = client.policy_rules().context("cannot get the rules")?;
     let row = |rule: &NumberedRule| {
-        let description = rule.description.clone().unwrap_or_default();
+        let description = shortened(rule.description.as_deref().unwrap_or_default());
         [rule.number.to_string(), rule.name.clone(), rule.labels.join("\n"), description]
     };
     let headers = ["NUMBER", "RULE", "LABELS (source:key[=value])", "DESCRIPTION"];
     Ok(Report::new(table::of(&headers, rules.iter().map(row)), &rules)?)
+}
+
+/// A description may be as long as a document.
+fn shortened(description: &str) -> String {
+    match description.char_indices().nth(LONGEST_DESCRIPTION) {
+        Some((end, _)) => format!("{}…", &description[..end]),
+        None => description.to_owned(),
+    }
 }
 
 /// Labels have a column where the agent tells those of the rules that use a selector.

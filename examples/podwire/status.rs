@@ -102,7 +102,7 @@ pub(crate) fn text(status: &StatusResponse, detail: &Detail) -> String {
     if let Some(maps) = status.bpf_maps.as_ref().filter(|_| detail.maps) {
         lines.add("BPF Maps", "");
         let rows = maps.maps.iter().map(|map| [map.name.clone(), map.size.to_string()]);
-        lines.indent(&table::of(&["Name", "Size"], rows));
+        lines.indent(&table::beside(INDENT, &["Name", "Size"], rows));
     }
     if let Some(health) = status.cluster.as_ref().and_then(|cluster| cluster.cilium_health.as_ref()) {
         lines.add_status("Cluster health", health);
@@ -160,8 +160,11 @@ fn controllers(lines: &mut Lines, controllers: &[ControllerStatus], all: bool) {
             message,
         ]
     });
-    lines.indent(&table::of(&["Name", "Last success", "Last error", "Count", "Message"], rows));
+    lines.indent(&table::beside(INDENT, &["Name", "Last success", "Last error", "Count", "Message"], rows));
 }
+
+/// How far tables are set off.
+const INDENT: u16 = 2;
 
 /// The text so far.
 #[derive(Default)]
@@ -181,7 +184,7 @@ impl Lines {
 
     fn indent(&mut self, text: &str) {
         for line in text.lines() {
-            self.0.push_str(&format!("  {line}\n"));
+            self.0.push_str(&format!("{:width$}{line}\n", "", width = usize::from(INDENT)));
         }
     }
 }

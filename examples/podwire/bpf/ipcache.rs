@@ -43,7 +43,7 @@ pub(super) fn run(command: &Command, pins: &Path) -> anyhow::Result<Report> {
         Command::Match { prefix } => match cache.exact(*prefix).context(read)? {
             Some(entry) => one(prefix, &entry, format!("key {prefix} has value \"{entry}\"")),
             None => bail!(
-                "cilium_ipcache_v2 has no entry for exactly {prefix}: `podwire bpf ipcache get` finds longer ones"
+                "cilium_ipcache_v2 has no entry for exactly {prefix}: `podwire bpf ipcache get` finds the prefix around an address"
             ),
         },
     }

@@ -1,6 +1,6 @@
 //! `podwire bpf metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -29,11 +29,14 @@ pub(super) fn run(command: &Command, pins: &Path) -> anyhow::Result<Report> {
 fn list(pins: &Path) -> anyhow::Result<Report> {
     let counted = open(pins, MetricsMap::open_pinned)?.counters().context("cannot read cilium_metrics")?;
     let mut counters: BTreeMap<_, _> = counted.into_iter().map(|counter| (counter.counted, counter)).collect();
-    // Forwarded packets are counted elsewhere, and copied there only now and then, while an agent runs.
+    // Packets that were forwarded, or denied by policy, are counted elsewhere by the way they went, and copied there only now and
+    // then, while an agent runs.
+    let mut ways = BTreeSet::new();
     match ForwardsMap::open_pinned(pins) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         forwards => {
             let fresh = forwards.and_then(|map| map.counters()).context("cannot read podwire_forwards")?;
+            ways.extend(fresh.iter().map(|counter| counter.counted));
             counters.extend(fresh.into_iter().map(|counter| (counter.counted, counter)));
         }
     }
@@ -41,17 +44,20 @@ fn list(pins: &Path) -> anyhow::Result<Report> {
     counters.sort_by_key(|counter| (counter.counted.reason.to_string(), counter.counted));
     let headers = ["REASON", "DIRECTION", "PACKETS", "BYTES", "LINE", "FILE"];
     let json: Vec<_> = counters.iter().map(counter_json).collect();
-    Ok(Report::new(table::of(&headers, counters.iter().map(counter_row)), &json)?)
+    let rows = counters.iter().map(|counter| counter_row(counter, ways.contains(&counter.counted)));
+    Ok(Report::new(table::of(&headers, rows), &json)?)
 }
 
-fn counter_row(counter: &Counter) -> [String; 6] {
+/// A way has a number, from 0, and no line.
+fn counter_row(counter: &Counter, is_way: bool) -> [String; 6] {
     let counted = &counter.counted;
+    let line = if is_way { format!("way {}", counted.line.saturating_sub(1)) } else { counted.line.to_string() };
     [
         counted.reason.to_string(),
         counted.direction.to_string(),
         counter.packets.to_string(),
         counter.bytes.to_string(),
-        counted.line.to_string(),
+        line,
         counted.file.to_string(),
     ]
 }

@@ -80,6 +80,11 @@ fn maps(pins: &Path) -> anyhow::Result<Vec<(EndpointId, PathBuf)>> {
     Ok(maps)
 }
 
+/// Whether there are pins at all.
+fn is_pinned(pins: &Path) -> bool {
+    fs::read_dir(pins).is_ok_and(|mut pins| pins.next().is_some())
+}
+
 /// The counters of all entries, where somebody counts.
 fn counts(pins: &Path) -> anyhow::Result<Option<PolicyStats>> {
     match PolicyStats::open_pinned(pins) {
@@ -100,7 +105,13 @@ struct Row {
 impl Row {
     /// An endpoint's entries: by direction, what denies first, then by identity and port.
     fn all(pins: &Path, endpoint: EndpointId, counts: &Option<PolicyStats>) -> anyhow::Result<Vec<Self>> {
-        let map = open(pins, |pins| PolicyMap::open_pinned(pins, endpoint))?;
+        let map = match open(pins, |pins| PolicyMap::open_pinned(pins, endpoint)) {
+            // There are maps, but none of this endpoint.
+            Err(_) if is_pinned(pins) && !pins.join(PolicyMap::name(endpoint)).exists() => {
+                bail!("there is no endpoint {endpoint}: see `podwire bpf policy list`")
+            }
+            map => map?,
+        };
         let mut rows = Vec::new();
         for row in map.map() {
             let (key, value) = row.with_context(|| format!("cannot read {}", PolicyMap::name(endpoint)))?;
