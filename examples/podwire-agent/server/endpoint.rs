@@ -12,7 +12,7 @@ use podwire::api::{
     EndpointConfigurationStatus, EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, LabelConfiguration,
 };
 use podwire::endpoint::{self, EndpointRef};
-use podwire::{ErrorKind, Label, Labels};
+use podwire::{Error, ErrorKind, Label, Labels};
 use serde::Deserialize;
 
 use super::Node;
@@ -53,14 +53,15 @@ pub(super) async fn put(
         return Err(Refusal::plain(400, message));
     }
     blocking(move || {
-        let netns = wanted.container_netns_path.clone();
+        let (netns, device) = (wanted.container_netns_path.clone(), wanted.interface_index);
         let spec = wanted.into_spec()?;
         let created_endpoint = agent.datapath.endpoints().create(spec);
         agent.metrics.regenerated(created_endpoint.as_ref().ok().map(|endpoint| &endpoint.timings));
-        let endpoint = created_endpoint.map_err(|error| match netns.filter(|path| !Path::new(path).exists()) {
-            // The client has named what is not there; anything else that is missing is none of its business.
-            Some(_) => Refusal::from(error).with_status(400),
-            None => error.into(),
+        let endpoint = created_endpoint.map_err(|error| {
+            let no_netns = netns.is_some_and(|path| !Path::new(&path).exists());
+            let no_device = device > 0 && matches!(error, Error::Netlink { .. }) && error.kind() == ErrorKind::NotFound;
+            // What the client has named is not there; anything else that is missing is none of its business.
+            if no_netns || no_device { Refusal::from(error).with_status(400) } else { error.into() }
         })?;
         agent.monitor.endpoint("Endpoint created", &endpoint.record);
         Ok(match brevity {
