@@ -145,7 +145,7 @@ fn rules_are_shown_and_removed() {
     fails(&agent, &["policy", "delete"], 2, "required");
     fails(&agent, &["policy", "delete", "k8s:app=a", "--all"], 2, "cannot be used with");
     let nothing = FakeAgent::new(&[]);
-    fails(&nothing, &["policy", "delete", "k8s:app=a"], 1, "cannot delete rules: DELETE /v1/policy: not found");
+    fails(&nothing, &["policy", "delete", "k8s:app=a"], 1, "cannot delete rules: not found");
 }
 
 #[test]
