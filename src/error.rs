@@ -162,8 +162,9 @@ pub enum Error {
     },
     /// An endpoint's policy needs more map entries than it may have. Nothing of it is in force.
     #[error(
-        "policy of endpoint {endpoint} needs {count} entries, {limit} are allowed: {}; select fewer or broader peers and ports, or raise the limit",
-        .contributors.join(", ")
+        "policy of endpoint {endpoint} needs {count} entries, {limit} are allowed: {}; \
+         select fewer or broader peers and ports, or raise the limit (the agent's --bpf-policy-map-max)",
+        joined(.contributors)
     )]
     PolicyTooLarge {
         /// The endpoint's id.
@@ -172,8 +173,8 @@ pub enum Error {
         count: usize,
         /// The most it may have.
         limit: usize,
-        /// The rules that make the most entries, with their selectors.
-        contributors: Vec<String>,
+        /// The rules that make the most entries.
+        contributors: Vec<PolicyShare>,
     },
     /// A pinned map differs from what this build expects.
     #[error("{object} has another layout than expected:\n  {}", .differences.join("\n  "))]
@@ -291,6 +292,29 @@ impl std::fmt::Display for DocumentProblem {
     }
 }
 
+/// What one rule makes of a policy that is too large. Printed as `default/web[0].ingress[1] makes 16007 (entity:world: 16009 identities)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyShare {
+    /// The rule's number, which a policy that is refused gives to none.
+    pub rule: u32,
+    /// Where it stands, where that is known.
+    pub name: Option<String>,
+    /// How many entries it makes.
+    pub entries: usize,
+    /// Those of its selectors that select the most, each with how many identities.
+    pub selectors: Vec<String>,
+}
+
+impl std::fmt::Display for PolicyShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} makes {}", self.entries)?,
+            None => write!(f, "rule {} makes {}", self.rule, self.entries)?,
+        }
+        if self.selectors.is_empty() { Ok(()) } else { write!(f, " ({})", self.selectors.join(", ")) }
+    }
+}
+
 impl Error {
     /// A system call's failure with its operation and object.
     pub fn system(op: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
@@ -372,6 +396,10 @@ fn status_kind(status: u16) -> ErrorKind {
         400..=499 => ErrorKind::InvalidInput,
         _ => ErrorKind::System,
     }
+}
+
+fn joined(shares: &[PolicyShare]) -> String {
+    shares.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn with_text(text: &str) -> String {

@@ -186,6 +186,31 @@ fn rules_of_no_policy_take_each_other_s_place_only_when_told() {
 }
 
 #[test]
+fn ports_are_named_and_names_that_are_missing_are_told() {
+    let world = World::new();
+    let denied = WEB.replace("'8080'", "metrics");
+    let imported = world.import(&denied);
+    assert!(imported.status.success(), "{imported:?}");
+    let warning = format!("no port is named \"metrics\" at endpoint {}", id(&world.web).get());
+    assert!(String::from_utf8_lossy(&imported.stderr).contains(&warning), "{imported:?}");
+    let web = id(&world.web).to_string();
+    let health = text(&world.node.podwire(&["endpoint", "health", &web]));
+    assert!(health.contains("Warning") && health.contains(&warning), "{health}");
+    assert!(!world.hears(1, PORT));
+
+    text(&world.node.podwire(&["endpoint", "ports", &web, "--add", &format!("metrics:{PORT}/udp,http:80")]));
+    assert!(world.hears(1, PORT) && !world.hears(1, 9));
+    let shown = text(&world.node.podwire(&["endpoint", "ports", &web]));
+    assert!(shown.contains("8080/UDP") && shown.contains("80/TCP"), "{shown}");
+    assert!(!text(&world.node.podwire(&["endpoint", "health", &web])).contains("Warning"));
+    assert!(world.node.client().policy(&[]).expect("the rules").warnings.is_empty());
+    text(&world.node.podwire(&["endpoint", "ports", &web, "--delete", "METRICS"]));
+    assert!(!world.hears(1, PORT));
+    let bad = world.node.podwire(&["endpoint", "ports", &web, "--add", "metrics:8080/icmp"]);
+    assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("TCP, UDP or SCTP"), "{bad:?}");
+}
+
+#[test]
 fn a_document_that_is_refused_changes_nothing() {
     let world = World::new();
     text(&world.import(WEB));

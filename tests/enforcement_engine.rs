@@ -52,8 +52,13 @@ impl Node {
     }
 
     fn start_with(&self, options: PolicyOptions) -> Engine<'_> {
+        self.start_keeping(Duration::ZERO, options)
+    }
+
+    /// With identities that are kept for a while when nobody uses them.
+    fn start_keeping(&self, delay: Duration, options: PolicyOptions) -> Engine<'_> {
         let maps = self.root.maps();
-        let config = IdentityConfig::new(World::BothFamilies).release_delay(Duration::from_secs(0));
+        let config = IdentityConfig::new(World::BothFamilies).release_delay(delay);
         let identities = Arc::new(LocalIdentities::open(self.state.path().join("identities"), config).expect("opens"));
         let table = IpCache::open_pinned(&maps).expect("pinned");
         let ipcache = Arc::new(IpCacheManager::open(table, World::BothFamilies).expect("opens"));
@@ -314,7 +319,12 @@ fn a_policy_that_does_not_fit_changes_nothing() {
     for attempt in [engine.upsert([large.clone()]), engine.replace([large.clone()])] {
         let error = attempt.expect_err("too large");
         assert_eq!(error.kind(), ErrorKind::Exhausted);
-        assert!(error.to_string().contains("endpoint 1"), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("endpoint 1") && text.contains("large[0].ingress[0] makes 50 (cidr:10.0.0.0/16: 1"),
+            "{text}"
+        );
+        assert_eq!(podwire::api::Problem::status_of(&error), 400);
         assert_eq!(state(), before);
     }
     assert!(engine.allows(1, INGRESS, address(2), 80) && !engine.allows(1, INGRESS, ip("10.3.0.1"), 80));
@@ -349,6 +359,95 @@ fn a_policy_that_does_not_fit_changes_nothing() {
     engine.replace([policy("x", &from_app("client"))]).expect("fits");
     assert_eq!(engine.realized(id(1)).expect("admitted").error, None);
     engine.add(first, &format!("k8s:x={first}"));
+}
+
+/// Prefixes that no rule names any more take no room in policies about the world, though their numbers are kept for them.
+#[test]
+fn prefixes_that_are_gone_take_no_room() {
+    let node = Node::new();
+    let options = PolicyOptions { max_entries: 40, ..PolicyOptions::default() };
+    let engine = node.start_keeping(Duration::from_secs(600), options);
+    engine.add(1, "k8s:app=web");
+    let many: Vec<_> = (0..30).map(|net| format!(r#""10.{net}.0.0/16""#)).collect();
+    let many = policy("many", &format!(r#""ingress": [{{"fromCIDR": [{}]}}]"#, many.join(",")));
+    let few = policy("few", r#""ingress": [{"fromCIDR": ["10.3.0.0/16"]}]"#);
+    let ports = |port| {
+        format!(r#"{{"fromEntities": ["world"], "toPorts": [{{"ports": [{{"port": "{port}", "protocol": "TCP"}}]}}]}}"#)
+    };
+    let world = policy("world", &format!(r#""ingress": [{}], "ingressDeny": [{}]"#, ports(80), ports(81)));
+    engine.upsert([many.clone()]).expect("fits");
+    let of = |address: &str| engine.ipcache().longest_match(ip(address)).expect("mapped").entry.identity;
+    let before = of("10.3.0.1");
+    let error = engine.upsert([world.clone()]).expect_err("with the prefixes that are in use it does not fit");
+    assert!(error.to_string().contains("world[0].ingressDeny[0] makes 33 (entity:world: 33 identities)"), "{error}");
+
+    engine.remove("many").expect("is there");
+    engine.upsert([world]).expect("fits now");
+    assert_eq!(
+        (of("10.3.0.1"), engine.realized(id(1)).map(|policy| policy.entries)),
+        (SecurityId::WORLD_IPV4, Some(8))
+    );
+    let trial = engine.try_out([many]).expect("a policy");
+    assert_eq!(trial.prefix_of(ip("10.3.0.1")).map(|(_, identity)| identity.id()), Some(before));
+    assert_eq!(trial.compile(id(1)).expect_err("as an import would be").kind(), ErrorKind::Exhausted);
+
+    engine.upsert([few]).expect("fits");
+    assert_eq!(of("10.3.0.1"), before, "the number was kept");
+    for (port, allowed) in [(80, true), (81, false), (82, true)] {
+        assert_eq!(engine.allows(1, INGRESS, ip("10.3.0.1"), port), allowed, "{port}");
+    }
+    assert!(!engine.allows(1, INGRESS, ip("10.4.0.1"), 82));
+    engine.remove("few").expect("is there");
+    engine.maintain().expect("nothing fails");
+    assert_eq!(engine.realized(id(1)).map(|policy| policy.entries), Some(8), "it is forgotten at once");
+}
+
+/// A rule about a port by name says nothing where no port has the name, which is told; and does once one has.
+#[test]
+fn a_name_that_no_port_has_is_told() {
+    let node = Node::new();
+    let engine = node.start();
+    engine.add(1, "k8s:app=web");
+    engine.add(2, "k8s:app=client");
+    let rest = r#""ingress": [{}, {"fromEndpoints": [{"matchLabels": {"app": "client"}}]}],
+        "ingressDeny": [{"toPorts": [{"ports": [{"port": "Admin", "protocol": "TCP"}]}]}]"#;
+    engine.upsert([policy("p", rest)]).expect("fits");
+    let [unnamed] = &engine.unnamed_ports()[..] else { panic!("{:?}", engine.unnamed_ports()) };
+    let text = "p[0].ingressDeny[0]: no port is named \"admin\" at endpoint 1: nothing is denied there by it";
+    assert_eq!(unnamed.to_string(), text);
+    assert!(engine.unnamed_ports_of(id(2)).is_empty() && engine.allows(1, INGRESS, address(2), 81));
+
+    engine.name_ports(id(1), NamedPorts::new().with("admin", Protocol::TCP, 81)).expect("in force");
+    assert!(engine.unnamed_ports().is_empty());
+    assert!(!engine.allows(1, INGRESS, address(2), 81) && engine.allows(1, INGRESS, address(2), 80));
+    engine.name_ports(id(1), NamedPorts::new().with("admin", Protocol::UDP, 81)).expect("in force");
+    assert_eq!(engine.unnamed_ports().len(), 1, "of another protocol");
+    assert_eq!(engine.name_ports(id(9), NamedPorts::new()).expect_err("nobody").kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn policies_on_disk_that_cannot_be_read_come_with_a_remedy() {
+    let node = Node::new();
+    drop(node.start());
+    for text in [
+        "{",
+        r#"{"version": 1, "content": {"revision": 2, "last_number": 1, "policies": {"a": [{"rule": {}, "numbers": []}]}}}"#,
+    ] {
+        let file = node.state.path().join("policy.json");
+        fs::write(&file, text).expect("written");
+        let maps = node.root.maps();
+        let config = IdentityConfig::new(World::BothFamilies);
+        let identities = Arc::new(LocalIdentities::new(config).expect("a good configuration"));
+        let ipcache = IpCacheManager::open(IpCache::open_pinned(&maps).expect("pinned"), World::BothFamilies);
+        let outer = PolicyMaps::open_pinned(&maps).expect("pinned");
+        let writer = PolicyWriter::open(outer, node.switches.clone(), &maps).expect("opens");
+        let config = EnforcementConfig::new(WorldIdentities::of_node(true, true)).file(&file);
+        let opened = Enforcement::open(config, identities, Arc::new(ipcache.expect("opens")), writer);
+        let error = opened.expect_err("no policies");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let text = error.to_string();
+        assert!(text.starts_with(&file.display().to_string()) && text.contains("move it away"), "{text}");
+    }
 }
 
 #[test]

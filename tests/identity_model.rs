@@ -72,6 +72,8 @@ struct Entry {
     labels: String,
     references: usize,
     deadline: Option<Instant>,
+    /// Whether those who follow the changes have it.
+    present: bool,
 }
 
 impl Model {
@@ -91,10 +93,13 @@ impl Model {
             *next += 1;
             *next - 1
         });
-        let entry =
-            self.entries.entry(id).or_insert(Entry { labels: labels.to_owned(), references: 0, deadline: None });
-        entry.references += 1;
-        entry.deadline = None;
+        let entry = self.entries.entry(id).or_insert(Entry {
+            labels: labels.to_owned(),
+            references: 0,
+            deadline: None,
+            present: true,
+        });
+        (entry.references, entry.deadline, entry.present) = (entry.references + 1, None, true);
         id
     }
 
@@ -109,6 +114,7 @@ impl Model {
             let entry = self.entries.get_mut(id).expect("held");
             entry.references -= 1;
             entry.deadline = (entry.references == 0).then_some(now + DELAY);
+            entry.present = entry.references > 0 || !entry.labels.starts_with("cidr:");
         }
         true
     }
@@ -122,7 +128,7 @@ impl Model {
 
     fn restart(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
-            (entry.references, entry.deadline) = (0, Some(now + DELAY));
+            (entry.references, entry.deadline, entry.present) = (0, Some(now + DELAY), true);
         }
     }
 }
@@ -223,7 +229,8 @@ impl Run<'_> {
         self.seen = changes.version;
         assert!(self.real().changes_since(self.seen).is_empty());
         let known: Vec<_> = self.model.seen.keys().copied().filter(|id| *id > 255).collect();
-        assert_eq!(known, self.model.entries.keys().copied().collect::<Vec<_>>());
+        let present = self.model.entries.iter().filter(|(_, entry)| entry.present);
+        assert_eq!(known, present.map(|(id, _)| *id).collect::<Vec<_>>());
         assert_eq!(self.model.seen.len(), known.len() + RESERVED.len());
     }
 

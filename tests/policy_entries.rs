@@ -381,6 +381,12 @@ fn ports_by_name() {
     assert_eq!(entries(&policy), ["Allow Ingress: 0 8080/TCP #1", "Allow Ingress: 0 8081/TCP #1"]);
     let unresolved: Vec<_> = policy.unresolved_ports().into_iter().map(|(rule, name)| (rule.get(), name)).collect();
     assert_eq!(unresolved, [(2, "http".to_owned()), (2, "metrics".to_owned()), (3, "http".to_owned())]);
+
+    // Of whichever protocol: one that has the name is enough.
+    let any = [allow(4, Ingress, Peers::Any, &[(Protocol::ANY, L4Ports::Named("http".to_owned()))])];
+    let policy = compile(&any, &options()).expect("few");
+    assert_eq!(entries(&policy).iter().filter(|entry| entry.ends_with("#4")).count(), 2);
+    assert!(policy.unresolved_ports().is_empty(), "{:?}", policy.unresolved_ports());
 }
 
 #[test]

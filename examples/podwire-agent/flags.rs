@@ -25,7 +25,7 @@ const SHORTEST_GC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every setting: its key, what its value is called, what it means. A key is the name of a flag and of a file; what its
 /// text means is decided in one place, whichever it came from.
-const KEYS: [(&str, &str, &str); 19] = [
+const KEYS: [(&str, &str, &str); 20] = [
     ("node-name", "NAME", "The node's name [default: the machine's host name]"),
     ("cluster-name", "NAME", "The name of the cluster [default: default]"),
     ("ipv4-range", "CIDR", "The prefix of pods' IPv4 addresses, as in 10.0.0.0/24; without it there is no IPv4"),
@@ -46,6 +46,11 @@ const KEYS: [(&str, &str, &str); 19] = [
         "allow-localhost",
         "MODE",
         "Whether the host may reach its endpoints without a rule: always or policy [default: always]",
+    ),
+    (
+        "bpf-policy-map-max",
+        "ENTRIES",
+        "How many entries one endpoint's policy may have, from 256 to 65536 [default: 16384]",
     ),
     ("bpf-root", "PATH", "Where the BPF file system is mounted [default: /sys/fs/bpf]"),
     ("state-dir", "PATH", "Where state is kept [default: /var/run/podwire/state]"),
@@ -141,7 +146,8 @@ impl Settings {
             policy: PolicyOptions {
                 mode: parsed(texts, "enable-policy", enforcement)?.unwrap_or_default(),
                 allow_localhost: parsed(texts, "allow-localhost", allow_localhost)?.unwrap_or(true),
-                ..PolicyOptions::default()
+                max_entries: parsed(texts, "bpf-policy-map-max", policy_entries)?
+                    .unwrap_or(PolicyOptions::default().max_entries),
             },
             policy_audit: parsed(texts, "policy-audit-mode", boolean)?.unwrap_or(false),
             bpf_root: path("bpf-root", "/sys/fs/bpf")?,
@@ -165,6 +171,7 @@ impl Settings {
         let settings = json!({
             "AllowLocalhost": if self.policy.allow_localhost { "always" } else { "policy" },
             "BPFRoot": self.bpf_root,
+            "PolicyMapEntries": self.policy.max_entries,
             "CTMapEntriesTimeoutAny": nanoseconds(self.ct_lifetimes.any),
             "CTMapEntriesTimeoutFIN": nanoseconds(self.ct_lifetimes.closing),
             "CTMapEntriesTimeoutSYN": nanoseconds(self.ct_lifetimes.tcp_syn),
@@ -331,6 +338,13 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
         "false" => Ok(false),
         _ => Err("expected true or false"),
     }
+}
+
+/// Between Cilium's bounds.
+fn policy_entries(text: &str) -> Result<usize, &'static str> {
+    let wrong = "expected a number from 256 to 65536";
+    let entries = text.parse().map_err(|_| wrong)?;
+    if (256..=65_536).contains(&entries) { Ok(entries) } else { Err(wrong) }
 }
 
 /// As with Cilium, whose `auto` means `always` outside of Kubernetes.

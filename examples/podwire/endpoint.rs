@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use podwire::api::{
-    AddressPair, Client, Endpoint, EndpointKey, EndpointPolicyEnabled, EndpointStatus, LabelConfigurationSpec,
+    AddressPair, Client, Endpoint, EndpointKey, EndpointPolicyEnabled, EndpointStatus, LabelConfigurationSpec, Port,
 };
 
 use crate::report::Report;
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Regenerate(Named),
     /// Show or change an endpoint's labels.
     Labels(Labels),
+    /// Show or change the names by which rules call an endpoint's ports.
+    Ports(Ports),
     /// Show how well an endpoint does.
     Health(Named),
     /// Show what happened to an endpoint, newest first.
@@ -74,6 +76,26 @@ pub(crate) fn named(text: &str) -> Result<EndpointKey, String> {
     }
 }
 
+#[derive(Args)]
+pub(crate) struct Ports {
+    #[command(flatten)]
+    endpoint: Named,
+    /// Names to give, as name:port/protocol; TCP unless it is said.
+    #[arg(short, long, value_delimiter = ',', value_name = "PORTS", value_parser = named_port)]
+    add: Vec<Port>,
+    /// Names to take away.
+    #[arg(short, long, value_delimiter = ',', value_name = "NAMES")]
+    delete: Vec<String>,
+}
+
+fn named_port(text: &str) -> Result<Port, String> {
+    let expected = || format!("{text}: expected a name and a port, as in http:8080 or dns:53/UDP");
+    let (name, port) = text.split_once(':').ok_or_else(expected)?;
+    let (port, protocol) = port.split_once('/').unwrap_or((port, "TCP"));
+    let port = port.parse().map_err(|_| expected())?;
+    Ok(Port { name: name.to_owned(), port, protocol: Some(protocol.to_uppercase()) })
+}
+
 pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> {
     match command {
         Command::List { no_headers } => list(client, *no_headers),
@@ -88,6 +110,7 @@ pub(crate) fn run(command: &Command, client: &Client) -> anyhow::Result<Report> 
             Ok(Report::text(format!("Endpoint {key} regenerated")))
         }
         Command::Labels(labels) => self::labels(client, labels),
+        Command::Ports(args) => ports(client, args),
         Command::Health(Named { key }) => health(client, key),
         Command::Log(Named { key }) => log(client, key),
     }
@@ -185,6 +208,27 @@ fn labels(client: &Client, args: &Labels) -> anyhow::Result<Report> {
     Ok(Report::done())
 }
 
+fn ports(client: &Client, args: &Ports) -> anyhow::Result<Report> {
+    let key = &args.endpoint.key;
+    let endpoint = client.endpoint(key).with_context(|| format!("cannot get endpoint {key}"))?;
+    let mut ports = endpoint.status.unwrap_or_default().named_ports;
+    if args.add.is_empty() && args.delete.is_empty() {
+        let protocol = |port: &Port| port.protocol.clone().unwrap_or_default();
+        let rows = ports.iter().map(|port| [port.name.clone(), format!("{}/{}", port.port, protocol(port))]);
+        return Ok(Report::new(table::of(&["NAME", "PORT"], rows), &ports)?);
+    }
+    for name in &args.delete {
+        let had = ports.len();
+        ports.retain(|port| !port.name.eq_ignore_ascii_case(name));
+        if ports.len() == had {
+            bail!("endpoint {key} has no port named {name}: see `podwire endpoint ports {key}`");
+        }
+    }
+    ports.extend(args.add.iter().filter(|port| !ports.contains(port)).cloned().collect::<Vec<_>>());
+    client.name_endpoint_ports(key, ports).with_context(|| format!("cannot name the ports of endpoint {key}"))?;
+    Ok(Report::done())
+}
+
 fn health(client: &Client, key: &EndpointKey) -> anyhow::Result<Report> {
     let health = client.endpoint_health(key).with_context(|| format!("cannot get the health of endpoint {key}"))?;
     let text = |status: &Option<_>| match status {
@@ -197,7 +241,9 @@ fn health(client: &Client, key: &EndpointKey) -> anyhow::Result<Report> {
         ("Policy Health", text(&health.policy)),
         ("Connected", if health.connected { "yes" } else { "no" }.to_owned()),
     ];
-    let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{:<18}{value}", format!("{name}:"))).collect();
+    let reasons = health.reasons.iter().map(|reason| ("Reason", reason.clone()));
+    let rows = rows.into_iter().chain(reasons);
+    let lines: Vec<_> = rows.map(|(name, value)| format!("{:<18}{value}", format!("{name}:"))).collect();
     let failing = matches!(health.overall_health, Some(podwire::api::EndpointHealthStatus::Failure));
     Ok(Report::new(lines.join("\n"), &health)?.failing(failing))
 }

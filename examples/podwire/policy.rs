@@ -1,6 +1,6 @@
 //! `podwire policy`.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -94,6 +94,10 @@ fn import(client: &Client, file: &Path, replace: bool) -> anyhow::Result<Report>
         Error::Api { status: 400..500, message, .. } => anyhow!("{}: {message}", file.display()),
         error => anyhow::Error::new(error).context(format!("cannot import {}", file.display())),
     })?;
+    for warning in &policy.warnings {
+        // What cannot be written there is no reason to fail: the policies are in force.
+        let _ = writeln!(io::stderr(), "Warning: {warning}");
+    }
     Ok(Report::new(revision(&policy), &policy)?)
 }
 

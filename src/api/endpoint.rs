@@ -121,6 +121,9 @@ pub struct EndpointChangeRequest {
     /// Address of the device in the container.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
+    /// Names by which rules call its ports. Podwire's own: Cilium learns them from Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named_ports: Option<Vec<Port>>,
     /// The kernel's number for the container's network namespace.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
     pub netns_cookie: Option<String>,
@@ -130,6 +133,19 @@ pub struct EndpointChangeRequest {
     /// Whether the answer waits until the endpoint is in service.
     #[serde(skip_serializing_if = "is_false")]
     pub sync_build_endpoint: bool,
+}
+
+/// A port that has a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Port {
+    /// The name.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// `TCP`, the default, `UDP` or `SCTP`.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
 }
 
 /// Exceptions from the usual wiring of an endpoint.
@@ -220,6 +236,9 @@ pub struct EndpointStatus {
     /// The latest entry of its log.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub log: Vec<EndpointStatusChange>,
+    /// Names by which rules call its ports.
+    #[serde(rename = "namedPorts", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub named_ports: Vec<Port>,
     /// Devices and addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networking: Option<EndpointNetworking>,
@@ -274,6 +293,9 @@ pub struct EndpointHealth {
     /// Its policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<EndpointHealthStatus>,
+    /// What is wrong, in words. Podwire's own.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub reasons: Vec<String>,
 }
 
 /// An entry of an endpoint's log; `GET /v1/endpoint/{id}/log` has them newest first.

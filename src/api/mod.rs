@@ -37,7 +37,7 @@ pub use endpoint::{
     EndpointConfigurationStatus, EndpointDatapathConfiguration, EndpointHealth, EndpointHealthStatus,
     EndpointIdentifiers, EndpointNetworking, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus,
     EndpointState, EndpointStatus, EndpointStatusChange, L4Policy, LabelConfiguration, LabelConfigurationSpec,
-    LabelConfigurationStatus, PolicyRule,
+    LabelConfigurationStatus, PolicyRule, Port,
 };
 pub use key::EndpointKey;
 pub use monitor::{MonitorFilter, MonitorType};

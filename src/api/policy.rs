@@ -14,6 +14,9 @@ pub struct Policy {
     /// How often the rules changed, plus 1.
     #[serde(skip_serializing_if = "is_zero")]
     pub revision: u64,
+    /// What rules in force say in vain, in words: names of ports that an endpoint does not have. Podwire's own.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub warnings: Vec<String>,
 }
 
 /// A selector of rules in force, and whom it selects; `GET /v1/policy/selectors` and `/v1/policy/subject-selectors` have lists.

@@ -63,6 +63,8 @@ impl Problem {
             {
                 500
             }
+            // It is what is asked for that does not fit, not the agent that fails.
+            Error::PolicyTooLarge { .. } => 400,
             _ => match error.kind() {
                 ErrorKind::NotFound => 404,
                 ErrorKind::InvalidInput | ErrorKind::AlreadyExists => 400,

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::reach::Reach;
 use super::reaper::Reaper;
-use super::record::{Endpoint, EndpointRecord};
+use super::record::{Endpoint, EndpointRecord, NamedPort, names_of};
 use super::reference::EndpointRef;
 use super::removal::Removal;
 use super::scrub::Stale;
@@ -106,6 +106,27 @@ impl EndpointManager {
         entry.set_record(record);
         regeneration::regenerate(self, &entry, "labels changed")?;
         self.wiring.enforcement.release_identity(before);
+        Ok(entry.snapshot())
+    }
+
+    /// Makes these all the names that an endpoint has given to its ports. In force when this returns, and kept over restarts.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a name that no rule could call, a protocol without ports and port 0; `Exhausted` where its policy would grow
+    /// too large.
+    pub fn name_ports(&self, id: EndpointId, ports: Vec<NamedPort>) -> Result<Endpoint> {
+        ports.iter().try_for_each(NamedPort::check)?;
+        let entry = self.entry(id)?;
+        let _work = self.begin(&entry)?;
+        self.wiring.enforcement.name_ports(id, names_of(&ports))?;
+        let record = EndpointRecord { named_ports: ports, ..entry.record() };
+        if let Err(error) = self.store.save(&record) {
+            self.wiring.enforcement.name_ports(id, names_of(&entry.record().named_ports))?;
+            return Err(error);
+        }
+        entry.set_record(record);
+        regeneration::regenerate(self, &entry, "ports named")?;
         Ok(entry.snapshot())
     }
 

@@ -11,7 +11,7 @@ use super::timings::Timings;
 use crate::enforcement::Admission;
 use crate::policy::NamedPorts;
 use crate::tables::Protocol;
-use crate::{EndpointId, IfIndex, Labels, MacAddr, SecurityId};
+use crate::{EndpointId, IfIndex, Labels, MacAddr, Result, SecurityId};
 
 /// Everything about an endpoint that outlives the process. Written to disk before the kernel hears of the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,13 @@ pub struct NamedPort {
     pub port: u16,
 }
 
+impl NamedPort {
+    /// Fails for what no rule could mean.
+    pub(super) fn check(&self) -> Result<()> {
+        NamedPorts::check(&self.name, Protocol::new(self.protocol), self.port)
+    }
+}
+
 impl EndpointRecord {
     /// Its addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
@@ -109,8 +116,12 @@ impl EndpointRecord {
 
 /// An endpoint as policy sees it.
 pub(super) fn admission(endpoint: EndpointId, labels: Labels, named_ports: &[NamedPort]) -> Admission {
-    let ports = named_ports.iter().map(|port| (port.name.clone(), Protocol::new(port.protocol), port.port));
-    Admission { endpoint, labels, named_ports: ports.collect::<NamedPorts>() }
+    Admission { endpoint, labels, named_ports: names_of(named_ports) }
+}
+
+/// The names as policy sees them.
+pub(super) fn names_of(ports: &[NamedPort]) -> NamedPorts {
+    ports.iter().map(|port| (port.name.as_str(), Protocol::new(port.protocol), port.port)).collect()
 }
 
 /// A line of an endpoint's log.

@@ -135,6 +135,7 @@ impl EndpointSpec {
             printable("k8s-uid", uid)?;
         }
         device_name("container-interface-name", &self.interface)?;
+        self.named_ports.iter().try_for_each(NamedPort::check)?;
         match &self.device {
             Some(device) => {
                 device_name("interface-name", &device.name)?;
@@ -192,6 +193,12 @@ mod tests {
         for interface in ["", ".", "..", "a/b", "sixteen-letters-", "a b", "eth0:1"] {
             assert!(good.clone().interface(interface).validate().is_err(), "{interface:?} was accepted");
         }
+        for (name, protocol, port) in
+            [("80", Protocol::TCP, 80), ("http", Protocol::ANY, 80), ("http", Protocol::UDP, 0)]
+        {
+            assert!(good.clone().named_port(name, protocol, port).validate().is_err(), "{name} was accepted");
+        }
+        assert!(good.clone().named_port("http", Protocol::TCP, 80).validate().is_ok());
         let broadcast = DeviceRef {
             ifindex: IfIndex::new(3).expect("not zero"),
             name: "lxc1".into(),

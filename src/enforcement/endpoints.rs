@@ -38,10 +38,13 @@ impl Enforcement {
         let identity = self.acquire(&labels)?;
         let mut state = self.lock();
         let entered = self.enter(&mut state, Subject { endpoint, identity, named_ports });
-        if entered.is_err() {
-            state.endpoints.remove(&endpoint);
-            state.pending.remove(&endpoint);
-            self.release(&[identity]);
+        match &entered {
+            Ok(()) => state.warn_of_unnamed([endpoint]),
+            Err(_) => {
+                state.endpoints.remove(&endpoint);
+                state.pending.remove(&endpoint);
+                self.release(&[identity]);
+            }
         }
         entered.map(|()| identity)
     }
@@ -71,6 +74,7 @@ impl Enforcement {
         // Addresses may be mapped to any identity since the process before this one.
         state.unmapped.clear();
         let swap = self.flush(&mut state)?;
+        state.warn_of_unnamed(state.endpoints.keys().copied());
         let prefixes: Vec<_> = state.cidrs.iter().map(|(prefix, identity)| mapped(*prefix, *identity)).collect();
         self.map_prefixes(&prefixes)?;
         drop(state);
@@ -90,7 +94,9 @@ impl Enforcement {
     pub fn relabel(&self, endpoint: EndpointId, labels: &Labels) -> Result<Relabelled> {
         let identity = self.acquire(labels)?;
         let mut state = self.lock();
-        let changed = self.change_subject(&mut state, endpoint, identity);
+        let known = self.learn(&mut state).and_then(|()| state.check_known(identity));
+        let changed =
+            known.and_then(|()| self.change_subject(&mut state, endpoint, |subject| subject.identity = identity));
         drop(state);
         match changed {
             Ok((before, swap)) => {
@@ -102,6 +108,20 @@ impl Enforcement {
                 Err(error)
             }
         }
+    }
+
+    /// Makes these the names of an endpoint's ports, and brings the policy into force that follows.
+    ///
+    /// # Errors
+    ///
+    /// `Exhausted` where its policy would grow too large; the names are the old ones then. `NotFound` for an endpoint that was not
+    /// admitted.
+    pub fn name_ports(&self, endpoint: EndpointId, named_ports: NamedPorts) -> Result<()> {
+        let mut state = self.lock();
+        self.learn(&mut state)?;
+        let (_, swap) = self.change_subject(&mut state, endpoint, |subject| subject.named_ports = named_ports)?;
+        drop(state);
+        swap.wait().map(drop)
     }
 
     /// Takes an endpoint's policy out of force and releases its identity. Its addresses are mapped to the identity no more.
@@ -163,21 +183,24 @@ impl Enforcement {
         self.flush(state).map(drop)
     }
 
+    /// Brings into force what follows from a change of an endpoint, and says which identity it had.
     fn change_subject(
         &self,
         state: &mut State,
         endpoint: EndpointId,
-        identity: SecurityId,
+        change: impl FnOnce(&mut Subject),
     ) -> Result<(SecurityId, super::Swap)> {
-        self.learn(state)?;
-        state.check_known(identity)?;
         let local =
             state.endpoints.remove(&endpoint).ok_or_else(|| Error::not_found("endpoint", endpoint.to_string()))?;
         let before = local.subject().identity;
-        let subject = Subject { identity, ..local.subject().clone() };
+        let mut subject = local.subject().clone();
+        change(&mut subject);
         let entered = self.compiling(|| state.enter(subject)).and_then(|()| self.flush(state));
         match entered {
-            Ok(swap) => Ok((before, swap)),
+            Ok(swap) => {
+                state.warn_of_unnamed([endpoint]);
+                Ok((before, swap))
+            }
             Err(error) => {
                 state.endpoints.insert(endpoint, local);
                 Err(error)

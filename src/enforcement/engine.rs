@@ -233,7 +233,8 @@ impl Enforcement {
         let compiled = self.compiling(|| {
             let subjects = state.endpoints.values().map(|local| local.subject().clone());
             subjects.map(|subject| state.rules.compile(subject, &state.options)).collect::<Result<Vec<_>>>()
-        })?;
+        });
+        let compiled = compiled.map_err(|error| state.repository.name_rules(error))?;
         let rows = compiled.iter().map(|policy| (policy.subject().endpoint, policy.entries().collect()));
         let swap = self.writer.begin(rows.collect::<Vec<_>>())?;
         for policy in compiled {
@@ -245,16 +246,17 @@ impl Enforcement {
         Ok(swap)
     }
 
-    /// Maps prefixes of policies to their identities, or no more.
-    pub(super) fn map_prefixes(&self, changes: &[Change]) -> Result<()> {
+    /// Maps prefixes of policies to their identities, or no more. Says whether that changed anything.
+    pub(super) fn map_prefixes(&self, changes: &[Change]) -> Result<bool> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let applied = self.ipcache.apply(Source::Policy, changes)?;
-        if applied.changed() {
+        let changed = applied.changed();
+        if changed {
             self.advance()?;
         }
-        applied.into_result()
+        applied.into_result().map(|()| changed)
     }
 
     /// Gives identities back. That they can't be is no reason to fail: they are kept, which harms nobody.

@@ -17,6 +17,7 @@ mod store;
 mod swap;
 mod timings;
 mod trial;
+mod unnamed;
 mod view;
 mod writer;
 
@@ -26,5 +27,6 @@ pub use rows::PolicyRows;
 pub use swap::{Swap, Swapped};
 pub use timings::{Span, SwapTimings};
 pub use trial::Trial;
+pub use unnamed::UnnamedPort;
 pub use view::{RealizedPolicy, SelectorInUse};
 pub use writer::PolicyWriter;

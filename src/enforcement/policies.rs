@@ -94,9 +94,12 @@ impl Enforcement {
         let wanted = cidrs::named_by(repository.flat());
         let mut undo = Undo::new();
 
-        let new = self.hold(&wanted, state, &mut undo)?;
+        let new = self.hold(&wanted, state)?;
+        let held = new.clone();
+        undo.attempt("give up its prefixes", move || self.give_up(&held));
         let changes = self.identities.changes_since(state.seen);
-        let candidate = self.compiling(|| Candidate::compile(state, &changes, &removed, &added))?;
+        let candidate = self.compiling(|| Candidate::compile(state, &changes, &removed, &added));
+        let candidate = candidate.map_err(|error| repository.name_rules(error))?;
         // Whatever is wrong with the policies is known by now; nothing has been written.
 
         if !changes.is_empty() {
@@ -108,8 +111,6 @@ impl Enforcement {
         let known = self.flush(state)?;
 
         let maps: Vec<_> = new.iter().map(|(prefix, identity)| mapped(*prefix, *identity)).collect();
-        let unmaps: Vec<_> = new.keys().map(|prefix| Change::Withdraw(*prefix)).collect();
-        undo.attempt("map its prefixes no more", move || self.map_prefixes(&unmaps));
         self.map_prefixes(&maps)?;
         if !maps.is_empty() {
             // A program under way may have found an address's identity before that, and will ask a policy for it.
@@ -123,8 +124,10 @@ impl Enforcement {
         let swap = self.writer.begin(candidate.rows())?;
         undo.keep();
 
+        let changed: Vec<_> = candidate.policies.keys().copied().collect();
         candidate.settle(state);
         state.repository = repository;
+        state.warn_of_unnamed(changed);
         state.cidrs.extend(new);
         self.let_go(&wanted, state);
         info!(
@@ -137,38 +140,31 @@ impl Enforcement {
     }
 
     /// Acquires the identities of prefixes that no rule named before.
-    fn hold<'a>(
-        &'a self,
-        wanted: &BTreeSet<IpNetwork>,
-        state: &State,
-        undo: &mut Undo<'a>,
-    ) -> Result<BTreeMap<IpNetwork, SecurityId>> {
-        let prefixes: Vec<IpNetwork> =
-            wanted.iter().filter(|prefix| !state.cidrs.contains_key(prefix)).copied().collect();
-        let ids: Vec<SecurityId> =
-            self.identities.acquire_cidrs(&prefixes)?.iter().map(|identity| identity.id()).collect();
-        undo.attempt("release its identities", {
-            let ids = ids.clone();
-            move || self.identities.release_all(&ids)
-        });
-        Ok(prefixes.into_iter().zip(ids).collect())
+    fn hold(&self, wanted: &BTreeSet<IpNetwork>, state: &State) -> Result<BTreeMap<IpNetwork, SecurityId>> {
+        let new = wanted.iter().filter(|prefix| !state.cidrs.contains_key(prefix));
+        let prefixes: Vec<IpNetwork> = new.copied().collect();
+        let identities = self.identities.acquire_cidrs(&prefixes)?;
+        Ok(prefixes.into_iter().zip(identities.iter().map(|identity| identity.id())).collect())
     }
 
-    /// Maps prefixes that no rule names any more no more, and releases their identities. Policies forget these when they
-    /// expire.
+    /// Gives up the prefixes that no rule names any more.
     fn let_go(&self, wanted: &BTreeSet<IpNetwork>, state: &mut State) {
-        let gone: Vec<(IpNetwork, SecurityId)> =
-            state.cidrs.iter().filter(|(prefix, _)| !wanted.contains(prefix)).map(|(p, id)| (*p, *id)).collect();
-        if gone.is_empty() {
-            return;
-        }
-        let unmaps: Vec<_> = gone.iter().map(|(prefix, _)| Change::Withdraw(*prefix)).collect();
-        if let Err(error) = self.map_prefixes(&unmaps) {
-            // The ipcache tries again. Policies know the identities until they expire.
+        let mut gone = std::mem::take(&mut state.cidrs);
+        state.cidrs = gone.extract_if(.., |prefix, _| wanted.contains(prefix)).collect();
+        if let Err(error) = self.give_up(&gone) {
+            // The ipcache tries again. Addresses may be mapped to the identities until then, so that these are kept for good.
             warn!("prefixes that no policy names any more: {error}");
         }
-        state.cidrs.retain(|prefix, _| wanted.contains(prefix));
-        self.release(&gone.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+    }
+
+    /// Maps prefixes no more, and releases their identities, with which policies forget them: so not before every program has ended
+    /// that may have found an address with one.
+    fn give_up(&self, prefixes: &BTreeMap<IpNetwork, SecurityId>) -> Result<()> {
+        let unmaps: Vec<_> = prefixes.keys().map(|prefix| Change::Withdraw(*prefix)).collect();
+        if self.map_prefixes(&unmaps)? {
+            self.writer.wait_for_programs()?;
+        }
+        self.identities.release_all(&prefixes.values().copied().collect::<Vec<_>>())
     }
 }
 

@@ -71,6 +71,7 @@ impl State {
                     }
                 }
                 Err(error) => {
+                    let error = self.repository.name_rules(error);
                     local.error = Some(error.to_string());
                     local.missing.extend(changes.added.iter().map(Identity::id));
                     failed.push((*endpoint, error));
@@ -83,7 +84,7 @@ impl State {
     /// Compiles an endpoint's policy, which is pending then.
     pub(super) fn enter(&mut self, subject: Subject) -> Result<()> {
         let endpoint = subject.endpoint;
-        let policy = self.rules.compile(subject, &self.options)?;
+        let policy = self.rules.compile(subject, &self.options).map_err(|error| self.repository.name_rules(error))?;
         self.endpoints.insert(endpoint, Local::new(policy));
         self.pending.insert(endpoint);
         Ok(())

@@ -84,7 +84,7 @@ impl Trial {
     pub fn compile(&self, endpoint: EndpointId) -> Result<CompiledPolicy> {
         let subject =
             self.subjects.get(&endpoint).ok_or_else(|| Error::not_found("policy of endpoint", endpoint.to_string()))?;
-        self.rules.compile(subject.clone(), &self.options)
+        self.rules.compile(subject.clone(), &self.options).map_err(|error| self.repository.name_rules(error))
     }
 
     /// Where the rule with this number comes from.

@@ -34,6 +34,8 @@ pub trait IdentityAllocator: fmt::Debug + Send + Sync {
 
     /// Gives back one reference for each number, all of them or, on failure, none. A number may come several times.
     ///
+    /// Whoever gives back the last one of a prefix's sees to it before that no program has found an address with it: policies forget it.
+    ///
     /// # Errors
     ///
     /// `NotFound` for a number that nobody holds, or fewer times than it is given.
@@ -66,7 +68,8 @@ pub trait IdentityAllocator: fmt::Debug + Send + Sync {
     /// Moves on with every change.
     fn version(&self) -> Version;
 
-    /// What has come and gone since `seen`, which is [`Version::NONE`] for whoever has seen nothing.
+    /// What has come and gone since `seen`, which is [`Version::NONE`] for whoever has seen nothing. The identity of a prefix has gone
+    /// with its last user, and comes again with the next: nobody is to make room for what no address has.
     fn changes_since(&self, seen: Version) -> Changes;
 
     /// Removes what has had no user for long enough, and says what. To be called from time to time.

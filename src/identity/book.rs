@@ -35,6 +35,8 @@ struct Entry {
     references: u64,
     /// When it goes; set while nobody uses it.
     deadline: Option<Instant>,
+    /// Whether those who follow the changes have it. They lose that of a prefix with its last user.
+    is_present: bool,
 }
 
 impl Book {
@@ -98,6 +100,9 @@ impl Book {
         for id in ids {
             if let Some(entry) = self.entries.get_mut(id) {
                 entry.references += 1;
+                if !std::mem::replace(&mut entry.is_present, true) {
+                    self.log.note(entry.identity.clone(), Presence::Added);
+                }
                 if let Some(deadline) = entry.deadline.take() {
                     self.deadlines.remove(&(deadline, *id));
                 }
@@ -123,6 +128,9 @@ impl Book {
                 let deadline = now + self.release_delay;
                 entry.deadline = Some(deadline);
                 self.deadlines.insert((deadline, id));
+                if entry.identity.cidr().is_some() && std::mem::replace(&mut entry.is_present, false) {
+                    self.log.note(entry.identity.clone(), Presence::Removed);
+                }
             }
         }
         Ok(())
@@ -164,7 +172,8 @@ impl Book {
         }
         self.by_labels.insert(labels, id);
         self.deadlines.insert((deadline, id));
-        self.entries.insert(id, Entry { identity: identity.clone(), references: 0, deadline: Some(deadline) });
+        let entry = Entry { identity: identity.clone(), references: 0, deadline: Some(deadline), is_present: true };
+        self.entries.insert(id, entry);
         self.log.note(identity.clone(), Presence::Added);
         identity
     }
@@ -178,7 +187,9 @@ impl Book {
         if let Some(numbers) = self.numbers_mut(id) {
             numbers.put_back(id);
         }
-        self.log.note(entry.identity.clone(), Presence::Removed);
+        if entry.is_present {
+            self.log.note(entry.identity.clone(), Presence::Removed);
+        }
         Some(entry.identity)
     }
 
@@ -212,8 +223,11 @@ impl Book {
     }
 
     pub(super) fn changes_since(&self, seen: Version) -> Changes {
-        let everything =
-            || Changes { version: self.version(), everything: true, removed: Vec::new(), added: self.list() };
+        let everything = || {
+            let present = self.entries.values().filter(|entry| entry.is_present).map(|entry| &entry.identity);
+            let added = self.reserved.values().chain(present).cloned().collect();
+            Changes { version: self.version(), everything: true, removed: Vec::new(), added }
+        };
         self.log.since(seen).unwrap_or_else(everything)
     }
 

@@ -16,10 +16,11 @@
 //!
 //! Whoever uses an identity acquires it and releases it once; in between its number and its labels stay. Without a user it is
 //! kept for the release delay (10 minutes unless configured otherwise), so that a pod that is made anew finds its number, and
-//! policies that know it, still in place. Then it is removed, and its number is the last to be used again.
+//! policies that know it, still in place. Then it is removed, and its number is the last to be used again. Of a prefix's only the number is kept:
+//! who follows the changes loses it with its last user.
 //!
-//! References are not on disk, the numbers are. After a restart every identity is there, without a user; those that nobody acquires again
-//! within the delay go.
+//! References are not on disk, the numbers are. After a restart every identity is there, without a user, those of prefixes too, since
+//! addresses may still be mapped to them; those that nobody acquires again within the delay go.
 
 mod allocator;
 mod book;

@@ -8,7 +8,7 @@ use std::fmt;
 pub use snapshot::RepositorySnapshot;
 
 use super::{FlatRule, Policy, Rule, RuleNumber, SectionKind};
-use crate::{Labels, Result};
+use crate::{Error, Labels, Result};
 
 /// Where a rule number comes from. Printed as the path of the section, `default/web[0].ingress[1]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,6 +226,16 @@ impl Repository {
     /// Where this number comes from; `None` if its rule is not in force (any more).
     pub fn source(&self, number: RuleNumber) -> Option<&RuleSource> {
         self.sources.get(&number)
+    }
+
+    /// An error with the rules that it names by numbers named by their places, as far as they are here.
+    pub(crate) fn name_rules(&self, mut error: Error) -> Error {
+        if let Error::PolicyTooLarge { contributors, .. } = &mut error {
+            for share in contributors {
+                share.name = self.source(RuleNumber::new(share.rule)).map(ToString::to_string);
+            }
+        }
+        error
     }
 
     /// Where every number in force comes from, in no order.

@@ -11,7 +11,7 @@ use podwire::api::{
     Endpoint, EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec,
     EndpointConfigurationStatus, EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, LabelConfiguration,
 };
-use podwire::endpoint::{self, EndpointRef};
+use podwire::endpoint::{self, EndpointRef, NamedPort};
 use podwire::{Error, ErrorKind, Label, Labels};
 use serde::Deserialize;
 
@@ -72,16 +72,21 @@ pub(super) async fn put(
     .await
 }
 
-/// Adds labels, and writes everything of the endpoint anew.
+/// Adds labels, names ports where it is said how, and writes everything of the endpoint anew.
 pub(super) async fn patch(State(agent): Node, name: Named, Sent(wanted): Sent<EndpointChangeRequest>) -> Reply<()> {
     check_state(&wanted)?;
     blocking(move || {
         let endpoint = one(&agent, &name)?;
         let labels = Labels::parse(&wanted.labels)?;
         let endpoints = agent.datapath.endpoints();
-        let result = match labels.is_empty() {
-            true => endpoints.regenerate(endpoint.id()),
-            false => endpoints.change_labels(endpoint.id(), &labels.iter().cloned().collect::<Vec<_>>(), &[]),
+        let ports =
+            wanted.named_ports.map(|ports| ports.iter().map(NamedPort::try_from).collect::<podwire::Result<_>>());
+        let named = ports.transpose()?.map(|ports| endpoints.name_ports(endpoint.id(), ports));
+        let result = match (labels.is_empty(), named) {
+            (_, Some(Err(error))) => Err(error),
+            (true, Some(named)) => named,
+            (true, None) => endpoints.regenerate(endpoint.id()),
+            (false, _) => endpoints.change_labels(endpoint.id(), &labels.iter().cloned().collect::<Vec<_>>(), &[]),
         };
         regenerated(&agent, result)
     })
@@ -115,7 +120,9 @@ pub(super) async fn healthz(State(agent): Node, name: Named) -> Reply<Json<Endpo
         for fault in &faults {
             log::warn!("endpoint {} ({}): {fault}", endpoint.id(), endpoint.record.name);
         }
-        Ok(Json(EndpointHealth::new(endpoint.state, &faults)))
+        let warnings = agent.datapath.policy().unnamed_ports_of(endpoint.id());
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        Ok(Json(EndpointHealth::new(endpoint.state, &faults, &warnings)))
     })
     .await
 }

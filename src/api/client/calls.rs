@@ -11,7 +11,7 @@ use crate::api::{
     BpfMap, BpfMapList, ClusterNodes, DaemonConfiguration, DaemonConfigurationSpec, DebugInfo, Endpoint,
     EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointConfigurationSpec, EndpointConfigurationStatus,
     EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, IpListEntry, IpamResponse, LabelConfiguration,
-    LabelConfigurationSpec, Metric, MonitorFilter, StatusResponse,
+    LabelConfigurationSpec, Metric, MonitorFilter, Port, StatusResponse,
 };
 use crate::ipam::Family;
 
@@ -123,6 +123,13 @@ impl Client {
     pub fn regenerate_endpoint(&self, key: &EndpointKey) -> Result<()> {
         let state = Some(EndpointState::WaitingToRegenerate);
         self.change_endpoint(key, &EndpointChangeRequest { state, sync_build_endpoint: true, ..Default::default() })
+    }
+
+    /// Makes these all the names that an endpoint has for its ports; in force when it returns.
+    pub fn name_endpoint_ports(&self, key: &EndpointKey, ports: Vec<Port>) -> Result<()> {
+        let (state, named_ports) = (Some(EndpointState::WaitingToRegenerate), Some(ports));
+        let request = EndpointChangeRequest { state, named_ports, sync_build_endpoint: true, ..Default::default() };
+        self.change_endpoint(key, &request)
     }
 
     /// Removes an endpoint.

@@ -3,9 +3,10 @@
 use crate::api::{
     AddressPair, Endpoint, EndpointConfigurationSpec, EndpointHealth, EndpointHealthStatus, EndpointIdentifiers,
     EndpointNetworking, EndpointState, EndpointStatus, EndpointStatusChange, Identity, LabelConfiguration,
-    LabelConfigurationSpec, LabelConfigurationStatus, timestamp,
+    LabelConfigurationSpec, LabelConfigurationStatus, Port, timestamp,
 };
-use crate::endpoint::{self, EndpointRecord, LogEntry};
+use crate::endpoint::{self, EndpointRecord, LogEntry, NamedPort};
+use crate::tables::Protocol;
 
 /// The pool that all addresses are from.
 pub(super) const POOL: &str = "default";
@@ -45,10 +46,11 @@ fn status(endpoint: &endpoint::Endpoint, realized: EndpointConfigurationSpec) ->
     EndpointStatus {
         controllers: Vec::new(),
         external_identifiers: Some(identifiers(record)),
-        health: Some(EndpointHealth::new(endpoint.state, &[])),
+        health: Some(EndpointHealth::new(endpoint.state, &[], &[])),
         identity: Some(Identity::of(record)),
         labels: Some(LabelConfiguration::from(record).status),
         log: endpoint.log.last().map(EndpointStatusChange::from).into_iter().collect(),
+        named_ports: record.named_ports.iter().map(Port::from).collect(),
         networking: Some(networking(record)),
         policy: None,
         realized: Some(realized),
@@ -88,6 +90,13 @@ fn networking(record: &EndpointRecord) -> EndpointNetworking {
     }
 }
 
+impl From<&NamedPort> for Port {
+    fn from(named: &NamedPort) -> Self {
+        let protocol = Some(Protocol::new(named.protocol).to_string());
+        Self { name: named.name.clone(), port: named.port, protocol }
+    }
+}
+
 fn user_labels(record: &EndpointRecord) -> LabelConfigurationSpec {
     LabelConfigurationSpec { user: record.labels.iter().map(ToString::to_string).collect() }
 }
@@ -111,8 +120,8 @@ impl From<&EndpointRecord> for LabelConfiguration {
 }
 
 impl EndpointHealth {
-    /// The health of an endpoint in this state of which a check found these faults.
-    pub fn new(state: endpoint::EndpointState, faults: &[String]) -> Self {
+    /// The health of an endpoint in this state of which a check found these faults, and whose policy does not all that its rules say.
+    pub fn new(state: endpoint::EndpointState, faults: &[String], warnings: &[String]) -> Self {
         use endpoint::EndpointState as State;
         let bpf = match state {
             State::Ready if faults.is_empty() => EndpointHealthStatus::Ok,
@@ -123,10 +132,16 @@ impl EndpointHealth {
             State::Disconnecting | State::Disconnected => EndpointHealthStatus::Disabled,
         };
         let policy = match bpf {
+            EndpointHealthStatus::Ok | EndpointHealthStatus::Failure if !warnings.is_empty() => {
+                EndpointHealthStatus::Warning
+            }
             EndpointHealthStatus::Failure => EndpointHealthStatus::Ok,
             ref bpf => bpf.clone(),
         };
+        let worst = if bpf == EndpointHealthStatus::Ok { &policy } else { &bpf };
         let connected = !matches!(state, State::Disconnecting | State::Disconnected);
-        Self { overall_health: Some(bpf.clone()), bpf: Some(bpf), connected, policy: Some(policy) }
+        let overall_health = Some(worst.clone());
+        let reasons = faults.iter().chain(warnings).cloned().collect();
+        Self { overall_health, bpf: Some(bpf), connected, policy: Some(policy), reasons }
     }
 }

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::api::{
-    Endpoint, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus, L4Policy, NumberedRule, Policy, PolicyLabel,
-    PolicyRule, SelectorIdentityMapping,
+    Endpoint, EndpointHealth, EndpointPolicy, EndpointPolicyEnabled, EndpointPolicyStatus, L4Policy, NumberedRule,
+    Policy, PolicyLabel, PolicyRule, SelectorIdentityMapping,
 };
 use crate::endpoint;
 use crate::enforcement::{Enforcement, PolicyRows, RealizedPolicy, SelectorInUse};
 use crate::policy::{RuleNumber, RuleSource};
 use crate::tables::{PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict};
-use crate::{Datapath, Label, Labels, Result, SecurityId};
+use crate::{Datapath, EndpointId, Label, Labels, Result, SecurityId};
 
 impl Policy {
     /// The rules in force that have these labels, with the revision; `None` if none of them has, and labels were given. Each
@@ -25,7 +25,9 @@ impl Policy {
         if rules.is_empty() && !labels.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { policy: Some(format!("{:#}", Value::from(rules))), revision: enforcement.revision() }))
+        let policy = Some(format!("{:#}", Value::from(rules)));
+        let warnings = enforcement.unnamed_ports().iter().map(ToString::to_string).collect();
+        Ok(Some(Self { policy, revision: enforcement.revision(), warnings }))
     }
 }
 
@@ -77,10 +79,16 @@ impl Endpoint {
         let mut shown = Self::from(endpoint);
         let audited = endpoint.record.audit || datapath.policy_audit();
         if let Some(status) = &mut shown.status {
+            status.health = Some(EndpointHealth::new(endpoint.state, &[], &warnings(datapath, endpoint.id())));
             status.policy = policy(datapath.policy(), endpoint, audited);
         }
         shown
     }
+}
+
+/// What is not as rules want it at an endpoint, in words.
+fn warnings(datapath: &Datapath, endpoint: EndpointId) -> Vec<String> {
+    datapath.policy().unnamed_ports_of(endpoint).iter().map(ToString::to_string).collect()
 }
 
 fn policy(enforcement: &Enforcement, endpoint: &endpoint::Endpoint, audited: bool) -> Option<EndpointPolicyStatus> {

@@ -1,7 +1,8 @@
 //! The API's requests as the library takes them.
 
-use crate::api::{EndpointChangeRequest, EndpointKey};
-use crate::endpoint::{DeviceRef, EndpointRef, EndpointSpec};
+use crate::api::{EndpointChangeRequest, EndpointKey, Port};
+use crate::endpoint::{DeviceRef, EndpointRef, EndpointSpec, NamedPort};
+use crate::tables::Protocol;
 use crate::{Error, IfIndex, Label, Labels, Result};
 
 impl TryFrom<EndpointKey> for EndpointRef {
@@ -57,6 +58,9 @@ impl EndpointChangeRequest {
         };
         let addressing = self.addressing.unwrap_or_default();
         let mut spec = EndpointSpec::new(name).labels(labels);
+        for port in self.named_ports.iter().flatten() {
+            spec = spec.named_port(&port.name, port.protocol()?, port.port);
+        }
         if addressing.addresses().next().is_some() {
             spec = spec
                 .ipv4(addressing.ipv4.map(|address| (address, addressing.ipv4_expiration_uuid)))
@@ -93,6 +97,25 @@ impl EndpointChangeRequest {
             node_mac: self.host_mac.ok_or_else(|| required("host-mac"))?,
             mac: self.mac.ok_or_else(|| required("mac"))?,
         }))
+    }
+}
+
+impl Port {
+    fn protocol(&self) -> Result<Protocol> {
+        match self.protocol.as_deref().unwrap_or("TCP").to_ascii_uppercase().as_str() {
+            "TCP" => Ok(Protocol::TCP),
+            "UDP" => Ok(Protocol::UDP),
+            "SCTP" => Ok(Protocol::SCTP),
+            other => Err(Error::invalid(format!("named port {:?}", self.name), other, "expected TCP, UDP or SCTP")),
+        }
+    }
+}
+
+impl TryFrom<&Port> for NamedPort {
+    type Error = Error;
+
+    fn try_from(port: &Port) -> Result<Self> {
+        Ok(Self { name: port.name.clone(), protocol: port.protocol()?.number(), port: port.port })
     }
 }
 

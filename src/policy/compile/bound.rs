@@ -21,7 +21,8 @@ pub(in crate::policy) struct BoundRule {
     acquired: Vec<SelectorId>,
     /// What it is about on every endpoint.
     pub l4: Vec<PolicyL4>,
-    named: Vec<(Protocol, String)>,
+    /// Names of ports, each with the protocols of which one has to have it.
+    named: Vec<(Vec<Protocol>, String)>,
 }
 
 impl BoundRule {
@@ -61,7 +62,7 @@ impl BoundRule {
             peers: (!everyone).then(|| acquired.clone()),
             acquired,
             l4,
-            named: rule.l4.iter().flat_map(names).collect(),
+            named: rule.l4.iter().filter_map(named).collect(),
         }
     }
 
@@ -78,10 +79,11 @@ impl BoundRule {
     /// stays unresolved.
     pub fn l4_by_name(&self, named: &NamedPorts, unresolved: &mut Vec<(RuleNumber, String)>) -> Vec<PolicyL4> {
         let mut l4 = Vec::new();
-        for (protocol, name) in &self.named {
+        for (protocols, name) in &self.named {
             let before = l4.len();
             if self.direction == PolicyDirection::Ingress {
-                l4.extend(named.resolve(name, *protocol).map(|port| PolicyL4::port(*protocol, port)));
+                let of = |protocol| named.resolve(name, protocol).map(move |port| PolicyL4::port(protocol, port));
+                l4.extend(protocols.iter().flat_map(|protocol| of(*protocol)));
             }
             if l4.len() == before {
                 unresolved.push((self.rule, name.clone()));
@@ -105,7 +107,7 @@ fn prefixes(l4: &L4Match) -> Vec<PolicyL4> {
     protocols(l4.protocol).into_iter().flat_map(of).collect()
 }
 
-fn names(l4: &L4Match) -> Vec<(Protocol, String)> {
-    let L4Ports::Named(name) = &l4.ports else { return Vec::new() };
-    protocols(l4.protocol).into_iter().map(|protocol| (protocol, name.clone())).collect()
+fn named(l4: &L4Match) -> Option<(Vec<Protocol>, String)> {
+    let L4Ports::Named(name) = &l4.ports else { return None };
+    Some((protocols(l4.protocol), name.clone()))
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::rule::{PORT_NAME, is_port_name};
 use crate::tables::Protocol;
+use crate::{Error, Result};
 
 /// The names that an endpoint has given to its ports. One name may stand for several, as when two containers of a pod
 /// use it.
@@ -20,6 +22,21 @@ impl NamedPorts {
     pub fn with(mut self, name: impl AsRef<str>, protocol: Protocol, port: u16) -> Self {
         self.0.insert((name.as_ref().to_ascii_lowercase(), protocol, port));
         self
+    }
+
+    /// Fails for a name that no rule could call, a protocol that has no ports, and port 0.
+    pub(crate) fn check(name: &str, protocol: Protocol, port: u16) -> Result<()> {
+        let field = || format!("named port {name:?}");
+        if !is_port_name(name) {
+            return Err(Error::invalid("named port", name, PORT_NAME));
+        }
+        if ![Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(&protocol) {
+            return Err(Error::invalid(field(), protocol.to_string(), "expected TCP, UDP or SCTP"));
+        }
+        if port == 0 {
+            return Err(Error::invalid(field(), "0", "expected a port from 1 to 65535"));
+        }
+        Ok(())
     }
 
     /// The ports of a protocol that have this name, in order.

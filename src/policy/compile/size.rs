@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::super::flat::RuleNumber;
 use super::super::selectors::{CachedSelector, SelectorCache};
 use super::side::Side;
-use crate::{EndpointId, Error};
+use crate::{EndpointId, Error, PolicyShare};
 
 /// How many rules the error names.
 const NAMED: usize = 3;
@@ -27,21 +27,24 @@ pub(super) fn too_large(
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(rule, count)| (Reverse(*count), *rule));
-    let named = counts.into_iter().take(NAMED);
-    let contributors =
-        named.map(|(rule, count)| format!("rule {rule} makes {count}{}", peers_of(rule, sides, selectors))).collect();
-    Error::PolicyTooLarge { endpoint: endpoint.get(), count, limit, contributors }
+    let contributors = counts.into_iter().filter(|(rule, _)| *rule != RuleNumber::NONE).take(NAMED);
+    let contributors = contributors.map(|(rule, entries)| PolicyShare {
+        rule: rule.get(),
+        name: None,
+        entries,
+        selectors: peers_of(rule, sides, selectors),
+    });
+    Error::PolicyTooLarge { endpoint: endpoint.get(), count, limit, contributors: contributors.collect() }
 }
 
-/// The selectors of a rule's peers, those that select the most first: ` (k8s:app=web: 300 identities, …)`.
-fn peers_of(rule: RuleNumber, sides: [&Side; 2], selectors: &SelectorCache) -> String {
+/// The selectors of a rule's peers, those that select the most first: `k8s:app=web: 300 identities`.
+fn peers_of(rule: RuleNumber, sides: [&Side; 2], selectors: &SelectorCache) -> Vec<String> {
     let rules = sides.iter().flat_map(|side| &side.rules().rules).filter(|own| own.rule() == rule);
     let mut used: Vec<_> =
         rules.flat_map(|own| own.selectors().unwrap_or_default()).filter_map(|id| selectors.get(*id)).collect();
     used.sort_by_key(|selector| (Reverse(selector.identities.len()), selector.id));
     used.dedup();
-    let more = if used.len() > SELECTORS_NAMED { ", …" } else { "" };
     let name = |selector: &CachedSelector<'_>| format!("{}: {} identities", selector.peer, selector.identities.len());
-    let named: Vec<_> = used.iter().take(SELECTORS_NAMED).map(name).collect();
-    if named.is_empty() { String::new() } else { format!(" ({}{more})", named.join(", ")) }
+    let more = (used.len() > SELECTORS_NAMED).then(|| "…".to_owned());
+    used.iter().take(SELECTORS_NAMED).map(name).chain(more).collect()
 }
