@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 # Those that need root but neither cargo nor the example programs (cni_agent, cni_plugin, api_agent and api_requests do), in the order of what they prove.
 programs="attach_mount attach_load attach_devices
-  datapath_open datapath_traffic datapath_conntrack endpoints veth cni_verbs
+  datapath_open datapath_node datapath_traffic datapath_conntrack endpoints veth cni_verbs
   programs_arp_ndp programs_events programs_host_netdev programs_ipv4 programs_ipv6 programs_malformed
   programs_conntrack programs_policy programs_random programs_concurrent programs_table
   conntrack_collect conntrack_reads conntrack_sacrifice conntrack_race

@@ -4,12 +4,14 @@ mod attach;
 mod builder;
 mod cleanup;
 mod config;
+mod follow;
 mod host;
 mod inspect;
 mod namespace;
 mod node;
 mod open;
 mod policy;
+mod routes;
 pub mod simulator;
 mod status;
 mod sysctls;
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use log::{info, warn};
+use parking_lot::{Mutex, RwLock};
 
 pub use builder::DatapathBuilder;
 pub use cleanup::CleanedUp;
@@ -27,6 +30,8 @@ pub use inspect::{MapOverview, MapRow};
 pub use node::{LOOPBACK_IPV4, Node, NodeDevice};
 pub use simulator::Simulator;
 pub use status::{Health, Status};
+
+use follow::Followed;
 
 use crate::conntrack::{Collected, Conntrack};
 use crate::endpoint::EndpointManager;
@@ -47,7 +52,9 @@ use crate::{EndpointId, Result};
 /// namespace.
 pub struct Datapath {
     paths: node::Paths,
-    node: Node,
+    /// As of the last look at the kernel.
+    node: RwLock<Arc<Node>>,
+    followed: Mutex<Followed>,
     ipam: Arc<Ipam>,
     endpoints: EndpointManager,
     enforcement: Arc<Enforcement>,
@@ -60,7 +67,7 @@ pub struct Datapath {
     /// Whether the caller has said that everything which should exist does.
     synced: AtomicBool,
     /// Held while a simulator is loaded: one at a time uses its folder.
-    simulators: parking_lot::Mutex<()>,
+    simulators: Mutex<()>,
     _locks: [Lock; 2],
 }
 
@@ -85,9 +92,9 @@ impl Datapath {
         DatapathBuilder::default()
     }
 
-    /// The node as it turned out.
-    pub fn node(&self) -> &Node {
-        &self.node
+    /// The node as it turned out, with its devices and addresses as of the last [`follow_node`](Self::follow_node).
+    pub fn node(&self) -> Arc<Node> {
+        self.node.read().clone()
     }
 
     /// The pods' addresses.
@@ -146,8 +153,9 @@ impl Datapath {
     }
 
     /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
-    /// changed in the maps and took off devices, removes endpoints whose namespace ended (once [synced](Self::mark_synced)) and the connections of those that are gone, brings the counters
-    /// of forwarded packets into `cilium_metrics`.
+    /// changed in the maps and took off devices, removes endpoints whose namespace ended (once [synced](Self::mark_synced)) and the connections of
+    /// those that are gone, [follows the node](Self::follow_node), brings the counters of forwarded packets into
+    /// `cilium_metrics`.
     pub fn maintain(&self) -> Result<()> {
         for lease in self.ipam.expire()? {
             info!("address {} of {} was never claimed and is free again", lease.address, lease.owner);
@@ -168,7 +176,9 @@ impl Datapath {
             self.enforcement.advance()?;
         }
         self.enforcement.maintain()?;
-        self.forwards.copy_to(&self.metrics)
+        self.forwards.copy_to(&self.metrics)?;
+        // Last, so that a device that refuses the programs keeps nothing else from being done.
+        self.follow_node()
     }
 
     /// Removes connections that have ended, if it is time for that: to be called every few seconds like

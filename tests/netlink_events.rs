@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use common::netns::TestNetns;
 use podwire::IfIndex;
-use podwire::netlink::{DeviceSpec, LinkChange, LinkEvent, LinkEvents, Request, Socket, VethSpec};
+use podwire::netlink::{
+    AddressEvents, AddressSpec, DeviceSpec, LinkChange, LinkEvent, LinkEvents, Request, RouteSpec, Socket, VethSpec,
+};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
@@ -194,4 +196,37 @@ fn one_socket_serves_many_threads() {
         }
     });
     assert_eq!(socket.links().expect("list").len(), 41);
+}
+
+#[test]
+fn addresses_and_default_routes_are_told_of() {
+    let (host, pod) = (TestNetns::new(), TestNetns::new());
+    let socket = host.socket();
+    let index = veth(&socket, "eth0", &pod);
+    let prefix = |text: &str| text.parse().expect("a prefix");
+    let mut events = AddressEvents::open_in(host.netns()).expect("open");
+    for other in ["198.51.100.0/24", "2001:db8:1::/64"] {
+        socket.route_add(&RouteSpec::new(prefix(other)).device(index)).expect("added");
+    }
+    socket.address_add(&AddressSpec::new(index, prefix("fe80::77/64"))).expect("added");
+    assert!(
+        !events.changed(Instant::now()).expect("receive"),
+        "only default routes matter, and no addresses of the link"
+    );
+
+    for text in ["192.0.2.1/24", "2001:db8::1/64"] {
+        socket.address_add(&AddressSpec::new(index, prefix(text))).expect("added");
+        assert!(events.changed(soon()).expect("receive"));
+        let mut events = AddressEvents::open_in(host.netns()).expect("open");
+        socket.address_delete(index, prefix(text)).expect("removed");
+        assert!(events.changed(soon()).expect("receive"));
+    }
+    for default in ["0.0.0.0/0", "::/0"] {
+        let default = RouteSpec::new(prefix(default)).device(index);
+        for change in [Socket::route_add, Socket::route_delete] {
+            let mut events = AddressEvents::open_in(host.netns()).expect("open");
+            change(&socket, &default).expect("changed");
+            assert!(events.changed(soon()).expect("receive"));
+        }
+    }
 }

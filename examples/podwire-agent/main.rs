@@ -14,10 +14,12 @@ mod startup;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use podwire::cni::{DeletionQueue, QueueLock};
 use podwire::endpoint::{EndpointRef, EndpointState};
+use podwire::netlink::AddressEvents;
 use podwire::{Datapath, Error, NodeConfig, Result};
 use tokio::net::UnixListener;
 use tokio::runtime;
@@ -30,6 +32,8 @@ use crate::flags::{Refused, Settings};
 const MAINTENANCE: Duration = Duration::from_secs(5);
 /// How often it is asked whether connections should be collected.
 const CONNTRACK: Duration = Duration::from_secs(5);
+/// How long address events are waited for before it is asked whether the agent ends.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How often deletions are tried again that failed while the agent ran.
 const QUEUED: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the agent is told to end.
@@ -92,7 +96,7 @@ fn run(settings: Settings) -> Result<()> {
     let datapath =
         Datapath::builder().bpf_root(&settings.bpf_root).state_dir(&settings.state_dir).open(node_config(&settings))?;
     datapath.conntrack().set_interval(settings.gc_interval);
-    startup::tell(datapath.node());
+    startup::tell(&datapath.node());
     let endpoints = datapath.endpoints().list();
     let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count();
     log::info!("{ready} of {} endpoints are back in service", endpoints.len());
@@ -159,6 +163,8 @@ async fn serve(
     tokio::spawn(controllers::repeat(Arc::clone(agent), "datapath-maintenance", MAINTENANCE, |agent| {
         agent.datapath.maintain()
     }));
+    let (follower, events) = (Arc::clone(agent), AddressEvents::open()?);
+    thread::spawn(move || follow_node(&follower, events));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "conntrack", CONNTRACK, Agent::collect_connections));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "cni-delete-queue", QUEUED, |agent| {
         delete_queued(agent).map(drop)
@@ -190,6 +196,25 @@ async fn remove_leftovers(agent: Arc<Agent>) {
         Ok(Ok(leftovers)) => log::info!("leftovers removed: {leftovers:?}"),
         Ok(Err(error)) => log::warn!("leftovers can't be removed: {error}"),
         Err(cause) => log::error!("leftovers can't be removed: {cause}"),
+    }
+}
+
+/// Follows the node's addresses and default routes as soon as they change. What this misses, maintenance finds.
+fn follow_node(agent: &Agent, mut events: AddressEvents) {
+    let ending = agent.ending();
+    while !*ending.borrow() {
+        match events.changed(Instant::now() + PAUSE) {
+            Ok(true) => {
+                let followed = agent.datapath.follow_node();
+                // Maintenance tries it again, and is the one to warn.
+                log::debug!("addresses or default routes have changed: {followed:?}");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                log::warn!("the node's addresses are looked at every {MAINTENANCE:?} from now on: {error}");
+                return;
+            }
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Datapath {
 
     /// The hooks of a device that have a program of the datapath's.
     pub(super) fn hooks(&self, index: IfIndex) -> Hooks {
-        let node = &self.node;
+        let node = self.node();
         if self.endpoints.has_device(index) {
             POD
         } else if index == node.host.ifindex {
@@ -63,7 +63,7 @@ impl Datapath {
     /// The first hook of a device that lacks its program.
     pub(super) fn bare_hook(&self, device: &NodeDevice) -> Result<Option<Direction>> {
         for (direction, _) in self.hooks(device.ifindex) {
-            if self.attacher.find(handle(device), *direction)?.is_none() {
+            if self.attacher.find(device.device(), *direction)?.is_none() {
                 return Ok(Some(*direction));
             }
         }
@@ -72,8 +72,10 @@ impl Datapath {
 
     /// Attaches programs again that somebody took off the node's devices.
     pub(super) fn reattach(&self) -> Result<()> {
+        // Meanwhile no device ceases to be the node's.
+        let _followed = self.followed.lock();
         let links = self.endpoints.socket().links()?;
-        for device in self.node.all_devices() {
+        for device in self.node().all_devices() {
             let is_there = links.iter().any(|link| link.index == device.ifindex && link.name == device.name);
             // One that is gone, or has another name, is the status's to tell.
             if !is_there || self.bare_hook(device)?.is_none() {
@@ -81,13 +83,9 @@ impl Datapath {
             }
             warn!("programs were taken off {}; they are attached again", device.name);
             for (direction, _) in self.hooks(device.ifindex) {
-                self.attach(handle(device), *direction, self.attacher.mode())?.pin()?;
+                self.attach(device.device(), *direction, self.attacher.mode())?.pin()?;
             }
         }
         Ok(())
     }
-}
-
-fn handle(device: &NodeDevice) -> Device<'_> {
-    Device { name: &device.name, index: device.ifindex }
 }

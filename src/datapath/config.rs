@@ -142,11 +142,7 @@ impl NodeConfig {
         if self.ipv4_range.is_none() && self.ipv6_range.is_none() {
             return Err(Error::invalid("ipv4-range", "", "give an ipv4-range, an ipv6-range or both"));
         }
-        for (key, range) in
-            [("ipv4-range", self.ipv4_range.map(IpNetwork::V4)), ("ipv6-range", self.ipv6_range.map(IpNetwork::V6))]
-        {
-            range.map_or(Ok(()), |range| pods_range(key, range))?;
-        }
+        self.ranges().try_for_each(|(key, range)| pods_range(key, range))?;
         if let Some(mtu) = self.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
             return Err(Error::invalid("mtu", mtu.to_string(), format!("must be from {MTU_MIN} to {MTU_MAX}")));
         }
@@ -157,11 +153,15 @@ impl NodeConfig {
         Ok(())
     }
 
+    /// The ranges of the pods' addresses, each with its key.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (&'static str, IpNetwork)> {
+        let ipv4 = self.ipv4_range.map(|range| ("ipv4-range", IpNetwork::V4(range)));
+        let ipv6 = self.ipv6_range.map(|range| ("ipv6-range", IpNetwork::V6(range)));
+        ipv4.into_iter().chain(ipv6)
+    }
+
     pub(super) fn ipam(&self) -> IpamConfig {
-        let mut config = IpamConfig::new();
-        for range in self.ipv4_range.map(IpNetwork::V4).into_iter().chain(self.ipv6_range.map(IpNetwork::V6)) {
-            config = config.range(range);
-        }
+        let config = self.ranges().fold(IpamConfig::new(), |config, (_, range)| config.range(range));
         self.excluded.iter().fold(config, |config, network| config.exclude(*network))
     }
 }

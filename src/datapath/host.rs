@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use super::config::{Devices, NodeConfig};
 use super::node::NodeDevice;
 use crate::ipam::RouterAddresses;
-use crate::netlink::{AddressSpec, DeviceSpec, Link, LinkChange, RouteSpec, Scope, Socket, VethSpec};
+use crate::netlink::{Address, AddressSpec, DeviceSpec, Link, LinkChange, Socket, VethSpec};
 use crate::{Error, ErrorKind, IfIndex, MacAddr, Result};
 
 pub(super) const HOST: &str = "cilium_host";
@@ -16,10 +16,8 @@ pub(super) const NET: &str = "cilium_net";
 /// The alternative names that mark the pair as ours, whoever looks and whatever became of the state directory.
 const HOST_MARK: &str = "podwire_host";
 const NET_MARK: &str = "podwire_net";
-/// Routes that the kernel makes by itself (`RTPROT_KERNEL` of linux/rtnetlink.h).
-const PROTOCOL_KERNEL: u8 = 2;
 /// The main routing table.
-const TABLE_MAIN: u32 = 254;
+pub(super) const TABLE_MAIN: u32 = 254;
 const MTU_DEFAULT: u32 = 1500;
 
 /// Makes the pair, or takes over the one that a predecessor made. Its alias is the state directory that belongs to it.
@@ -105,7 +103,7 @@ pub(super) fn delete_pair(socket: &Socket, state: &Path) -> Result<bool> {
     }
 }
 
-fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
+pub(super) fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
     match socket.link_by_name(name) {
         Ok(link) => Ok(Some(link)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -113,13 +111,8 @@ fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
     }
 }
 
-/// Gives `cilium_host` the gateway's addresses, and no other, and the routes to the pods.
-pub(super) fn configure_host(
-    socket: &Socket,
-    host: IfIndex,
-    config: &NodeConfig,
-    router: &RouterAddresses,
-) -> Result<()> {
+/// Gives `cilium_host` the gateway's addresses, and no other.
+pub(super) fn configure_host(socket: &Socket, host: IfIndex, router: &RouterAddresses) -> Result<()> {
     let wanted: Vec<IpNetwork> =
         [router.ipv4.map(IpAddr::V4), router.ipv6.map(IpAddr::V6)].into_iter().flatten().map(IpNetwork::from).collect();
     for address in socket.addresses(Some(host))? {
@@ -131,45 +124,23 @@ pub(super) fn configure_host(
     for address in &wanted {
         socket.address_add(&AddressSpec::new(host, *address).replace())?;
     }
-    let ranges = [
-        config.ipv4_range.map(IpNetwork::V4).zip(router.ipv4.map(IpAddr::V4)),
-        config.ipv6_range.map(IpNetwork::V6).zip(router.ipv6.map(IpAddr::V6)),
-    ];
-    remove_other_routes(socket, host, &[config.ipv4_range.map(IpNetwork::V4), config.ipv6_range.map(IpNetwork::V6)])?;
-    for (range, source) in ranges.into_iter().flatten() {
-        let mut route = RouteSpec::new(range).device(host).source(source);
-        if range.is_ipv4() {
-            route = route.scope(Scope::Link);
-        }
-        socket.route_replace(&route)?;
-    }
     Ok(())
 }
 
-/// Removes routes through `cilium_host` to ranges that are configured no more; the kernel's own, which go with the
-/// addresses, stay.
-fn remove_other_routes(socket: &Socket, host: IfIndex, ranges: &[Option<IpNetwork>]) -> Result<()> {
-    for route in socket.routes()? {
-        let ours = route.device == Some(host) && route.table == TABLE_MAIN && route.protocol != PROTOCOL_KERNEL;
-        if ours && !ranges.contains(&Some(route.destination)) {
-            socket.route_delete(&route)?;
-        }
-    }
-    Ok(())
-}
-
-/// The native devices that the configuration names, or those of the default routes.
+/// The native devices that the configuration names, all of which must exist, or those of the default routes.
 pub(super) fn native_devices(socket: &Socket, devices: &Devices) -> Result<Vec<Link>> {
+    if let Devices::Named(names) = devices {
+        for name in names {
+            find(socket, name)?.ok_or_else(|| Error::invalid("device", name.as_str(), "no device has this name"))?;
+        }
+    }
+    present_devices(socket, devices)
+}
+
+/// The same, as far as they exist.
+pub(super) fn present_devices(socket: &Socket, devices: &Devices) -> Result<Vec<Link>> {
     match devices {
-        Devices::Named(names) => names
-            .iter()
-            .map(|name| {
-                socket.link_by_name(name).map_err(|error| match error.kind() {
-                    ErrorKind::NotFound => Error::invalid("device", name.as_str(), "no device has this name"),
-                    _ => error,
-                })
-            })
-            .collect(),
+        Devices::Named(names) => names.iter().filter_map(|name| find(socket, name).transpose()).collect(),
         Devices::Detect => {
             let mut indices: Vec<IfIndex> = socket
                 .routes()?
@@ -179,7 +150,8 @@ pub(super) fn native_devices(socket: &Socket, devices: &Devices) -> Result<Vec<L
                 .collect();
             indices.sort_unstable();
             indices.dedup();
-            let links = indices.into_iter().map(|index| socket.link_by_index(index)).collect::<Result<Vec<_>>>()?;
+            let links = indices.into_iter().filter_map(|index| socket.link_if_any(index).transpose());
+            let links = links.collect::<Result<Vec<_>>>()?;
             Ok(links.into_iter().filter(|link| !link.is_loopback && link.name != HOST).collect())
         }
     }
@@ -192,7 +164,16 @@ pub(super) fn mtu(config: &NodeConfig, devices: &[Link]) -> u32 {
 
 /// A device with its addresses.
 pub(super) fn describe(socket: &Socket, index: IfIndex) -> Result<NodeDevice> {
-    let link = socket.link_by_index(index)?;
-    let addresses = socket.addresses(Some(index))?.into_iter().map(|address| address.address.ip()).collect();
-    Ok(NodeDevice { name: link.name, ifindex: index, mac: link.mac.unwrap_or(MacAddr::default()), addresses })
+    Ok(device(&socket.link_by_index(index)?, &socket.addresses(Some(index))?))
+}
+
+/// A device with those of the addresses that it has.
+pub(super) fn device(link: &Link, addresses: &[Address]) -> NodeDevice {
+    let own = addresses.iter().filter(|address| address.device == link.index);
+    NodeDevice {
+        name: link.name.clone(),
+        ifindex: link.index,
+        mac: link.mac.unwrap_or(MacAddr::default()),
+        addresses: own.map(|address| address.address.ip()).collect(),
+    }
 }

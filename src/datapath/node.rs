@@ -5,11 +5,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{IDENTITIES, POLICIES};
 use super::{namespace, open, sysctls};
+use crate::program::Device;
 use crate::state::{create_dir, remove_leftovers};
 use crate::tables::{PolicyMap, catalog};
 use crate::{Error, IfIndex, MacAddr, Result};
@@ -143,6 +144,13 @@ pub struct NodeDevice {
     pub addresses: Vec<IpAddr>,
 }
 
+impl NodeDevice {
+    /// As programs are attached to it.
+    pub(super) fn device(&self) -> Device<'_> {
+        Device { name: &self.name, index: self.ifindex }
+    }
+}
+
 /// A node's configuration as it is in force. It stands in the state directory as `node_config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -165,6 +173,9 @@ pub struct Node {
     pub host: NodeDevice,
     /// `cilium_net`.
     pub net: NodeDevice,
+    /// The addresses of all other devices, and those of `cilium_host` that are not the router's; none of the link.
+    #[serde(default)]
+    pub other_addresses: Vec<IpAddr>,
     /// `tcx` or `clsact`.
     pub attach_mode: String,
     /// Of the pods' devices, in bytes.
@@ -190,15 +201,20 @@ impl Node {
         })
     }
 
-    /// Every address of the node itself: those of the native devices and of `cilium_host`.
+    /// Every address of the node itself but the loopback ones: the router's, those of the native devices, then the others.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let router = self.router_ipv4.map(IpAddr::V4).into_iter().chain(self.router_ipv6.map(IpAddr::V6));
-        router.chain(self.external())
+        router.chain(self.external()).chain(self.other_addresses.iter().copied())
     }
 
     /// `cilium_host`, `cilium_net` and the native devices.
     pub(super) fn all_devices(&self) -> impl Iterator<Item = &NodeDevice> {
         [&self.host, &self.net].into_iter().chain(&self.devices)
+    }
+
+    /// The ranges of the pods' addresses.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = IpNetwork> {
+        self.ipv4_range.map(IpNetwork::V4).into_iter().chain(self.ipv6_range.map(IpNetwork::V6))
     }
 
     fn external(&self) -> impl Iterator<Item = IpAddr> {

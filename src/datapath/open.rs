@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
+use parking_lot::{Mutex, RwLock};
 
 use super::config::NodeConfig;
+use super::follow::{self, Followed};
 use super::node::{self, Node, NodeDevice, Paths};
-use super::{Datapath, host, namespace, policy, sysctls};
+use super::{Datapath, host, namespace, policy, routes, sysctls};
 use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
@@ -27,6 +29,7 @@ pub(super) const MOUNTED: &str = "bpffs.json";
 pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     config.validate()?;
     program::features::check_privileges()?;
+    routes::check_ranges(&Socket::open()?, config)?;
     paths.create_state_dir()?;
     let state = Lock::acquire(paths.state("lock"))?;
     namespace::claim(&paths)?;
@@ -50,7 +53,7 @@ pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
 
 /// Whether there is nothing yet, neither on disk nor in the kernel, that a datapath takes over.
 fn is_new(paths: &Paths) -> Result<bool> {
-    let known = paths.state("node_config.json").exists() || paths.own().exists();
+    let known = paths.state(node::FILE).exists() || paths.own().exists();
     Ok(!known && host::find_own(&Socket::open()?, &paths.state_dir)?.is_none())
 }
 
@@ -67,7 +70,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     node.generation = programs.generation().as_str().to_owned();
     let attacher = Attacher::new(&paths.bpf_root, config.attach_mode)?;
     node.attach_mode = attacher.mode().to_string();
-    let file = paths.state("node_config.json");
+    let file = paths.state(node::FILE);
     if let Some(before) = load_document::<Node>(&file, node::VERSION)? {
         detach_retired(&attacher, &before, &node)?;
     }
@@ -92,7 +95,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
         mtu: node.mtu,
         route_mtu: node.mtu,
     };
-    wiring.reach.write_host(node.addresses())?;
+    wiring.reach.set_host(&node.addresses().collect::<Vec<_>>())?;
     let endpoints = EndpointManager::open(&paths.state_dir, wiring)?;
     endpoints.set_node_devices(node.all_devices().map(|device| device.ifindex).collect());
     attach_node(&attacher, &programs, &node)?;
@@ -101,7 +104,8 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
     let verdicts = VerdictCounts::open_pinned(paths.maps())?;
     Ok(Datapath {
         paths,
-        node,
+        node: RwLock::new(Arc::new(node)),
+        followed: Mutex::new(Followed::new(config.devices.clone())),
         ipam,
         endpoints,
         enforcement,
@@ -150,23 +154,25 @@ fn prepare_devices(
     let mtu = host::mtu(config, &native);
     let (host_index, net_index) = host::ensure_pair(socket, &paths.state_dir, mtu)?;
     let router = ipam.router();
-    host::configure_host(socket, host_index, config, &router)?;
-    let devices: Vec<NodeDevice> =
-        native.iter().map(|link| host::describe(socket, link.index)).collect::<Result<_>>()?;
-    let node = Node {
+    host::configure_host(socket, host_index, &router)?;
+    let mut node = Node {
         name: config.name.clone(),
         cluster_name: config.cluster_name.clone(),
         ipv4_range: config.ipv4_range,
         ipv6_range: config.ipv6_range,
         router_ipv4: router.ipv4,
         router_ipv6: router.ipv6,
-        devices,
+        devices: Vec::new(),
         host: host::describe(socket, host_index)?,
         net: host::describe(socket, net_index)?,
+        other_addresses: Vec::new(),
         attach_mode: String::new(),
         mtu,
         generation: String::new(),
     };
+    routes::set(socket, host_index, &routes::to_pods(&node, ipam))?;
+    follow::describe(socket, &native, &mut node)?;
+    follow::withhold(ipam, &node)?;
     Ok((node, router))
 }
 
@@ -217,22 +223,27 @@ fn constants(config: &NodeConfig, node: &Node) -> Constants {
 fn attach_node(attacher: &Attacher, programs: &ProgramSet, node: &Node) -> Result<()> {
     let (ingress, egress) = (Direction::Ingress, Direction::Egress);
     let to_host = programs.program("cil_to_host")?;
-    attach(attacher, &node.net, &[(ingress, to_host)])?;
-    attach(attacher, &node.host, &[(ingress, to_host), (egress, programs.program("cil_from_host")?)])?;
-    let (from, to) = (programs.program("cil_from_netdev")?, programs.program("cil_to_netdev")?);
+    attach(attacher, node.net.device(), &[(ingress, to_host)])?;
+    attach(attacher, node.host.device(), &[(ingress, to_host), (egress, programs.program("cil_from_host")?)])?;
     for device in &node.devices {
-        attach(attacher, device, &[(ingress, from), (egress, to)])?;
+        attach_native(attacher, programs, device.device())?;
         let addresses: Vec<String> = device.addresses.iter().map(IpAddr::to_string).collect();
         info!("native device {} ({})", device.name, addresses.join(", "));
     }
     Ok(())
 }
 
+/// Puts the node's own programs on a native device.
+pub(super) fn attach_native(attacher: &Attacher, programs: &ProgramSet, device: Device<'_>) -> Result<()> {
+    let (from, to) = (programs.program("cil_from_netdev")?, programs.program("cil_to_netdev")?);
+    attach(attacher, device, &[(Direction::Ingress, from), (Direction::Egress, to)])
+}
+
 /// Takes the programs off devices that are no native ones any more.
-fn detach_retired(attacher: &Attacher, before: &Node, node: &Node) -> Result<()> {
+pub(super) fn detach_retired(attacher: &Attacher, before: &Node, node: &Node) -> Result<()> {
     let retired = |device: &&NodeDevice| node.devices.iter().all(|kept| kept.ifindex != device.ifindex);
     for device in before.devices.iter().filter(retired) {
-        match attacher.detach_all(Device { name: &device.name, index: device.ifindex }) {
+        match attacher.detach_all(device.device()) {
             Ok(()) => info!("{} is no native device any more", device.name),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -241,8 +252,7 @@ fn detach_retired(attacher: &Attacher, before: &Node, node: &Node) -> Result<()>
     Ok(())
 }
 
-fn attach(attacher: &Attacher, device: &NodeDevice, programs: &[(Direction, &program::Program)]) -> Result<()> {
-    let device = Device { name: &device.name, index: device.ifindex };
+fn attach(attacher: &Attacher, device: Device<'_>, programs: &[(Direction, &program::Program)]) -> Result<()> {
     attacher.forget_namesakes(device)?;
     for attachment in attacher.attach_all(device, programs)? {
         attachment.pin()?;

@@ -49,7 +49,8 @@ impl Datapath {
     /// Looks at the kernel and says what is not as it should be.
     pub fn status(&self) -> Status {
         let mut parts = Vec::new();
-        for device in self.node.all_devices() {
+        let node = self.node();
+        for device in node.all_devices() {
             parts.push((format!("device {}", device.name), health(self.check_device(device))));
         }
         parts.push(("maps".to_owned(), health(self.check_pins())));

@@ -1,11 +1,12 @@
 //! How endpoints are reached: `cilium_lxc`, with its desired content.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use crate::abi::{EndpointInfo, EndpointKey};
 use crate::maps::{CachedEntry, CachedMap, Drift, HashMap, OperationCounts};
-use crate::tables::{LxcEndpoint, LxcEntry, LxcMap};
+use crate::tables::{LxcEndpoint, LxcEntry, LxcMap, host_info};
 use crate::{EndpointId, Result};
 
 /// `cilium_lxc` twice over one pin: as the table that writes both families of an endpoint or neither, and as the cache that
@@ -13,6 +14,15 @@ use crate::{EndpointId, Result};
 pub(crate) struct Reach {
     lxc: LxcMap,
     cache: CachedMap<HashMap<EndpointKey, EndpointInfo>>,
+}
+
+/// What became of the host's addresses.
+#[derive(Debug, Default)]
+pub(crate) struct HostRows {
+    /// Whether any entry is another than before.
+    pub(crate) changed: bool,
+    /// Those that endpoints have, which keep them.
+    pub(crate) held: Vec<IpAddr>,
 }
 
 impl Reach {
@@ -56,15 +66,27 @@ impl Reach {
         Ok(removed)
     }
 
-    /// Marks addresses as the host's own.
-    pub(crate) fn write_host(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Result<()> {
-        for address in addresses {
-            self.lxc.write_host(address)?;
-            if let Some(value) = self.lxc.map().lookup(&EndpointKey::of(address))? {
-                self.cache.upsert(&EndpointKey::of(address), &value)?;
+    /// Makes these the host's own addresses, and no others.
+    pub(crate) fn set_host(&self, addresses: &[IpAddr]) -> Result<HostRows> {
+        let mut rows = HostRows::default();
+        let wanted: HashSet<EndpointKey> = addresses.iter().copied().map(EndpointKey::of).collect();
+        for row in self.cache.dump() {
+            if is_host(row.value) && !wanted.contains(&row.key) {
+                rows.changed |= self.cache.remove(&row.key)?;
             }
         }
-        Ok(())
+        for address in addresses.iter().copied() {
+            let key = EndpointKey::of(address);
+            match self.cache.desired(&key) {
+                Some(value) if is_host(value) => {}
+                None if self.lxc.write_host(address)? => {
+                    self.cache.upsert(&key, &host_info())?;
+                    rows.changed = true;
+                }
+                _ => rows.held.push(address),
+            }
+        }
+        Ok(rows)
     }
 
     /// What an address stands for in the map.
@@ -102,4 +124,8 @@ impl Reach {
     pub(crate) fn operations(&self) -> OperationCounts {
         self.cache.operations()
     }
+}
+
+fn is_host(value: EndpointInfo) -> bool {
+    LxcEntry::from(value) == LxcEntry::Host
 }

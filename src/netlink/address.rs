@@ -164,9 +164,9 @@ fn body(
         .map_err(wire::encode_error)
 }
 
-/// Parses an address; `None` for messages of other kinds and families.
+/// Parses an address that is there, has come or gone; `None` for messages of other kinds and families.
 pub(super) fn parse(frame: &Frame<'_>) -> Result<Option<Address>> {
-    if !frame.is(Rtm::Newaddr) {
+    if !frame.is(Rtm::Newaddr) && !frame.is(Rtm::Deladdr) {
         return Ok(None);
     }
     let message: Ifaddrmsg = frame.parse()?;

@@ -55,14 +55,7 @@ pub struct LinkEvents {
 impl LinkEvents {
     /// Opens in the calling thread's network namespace.
     pub fn open() -> Result<Self> {
-        let socket = socket::open_route_socket().and_then(|socket| {
-            // beyond the usual limit where that is allowed
-            sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
-                .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))?;
-            socket.add_membership(RTNLGRP_LINK)?;
-            Ok(socket)
-        });
-        let socket = socket.map_err(|error| Error::system("open", "device events", error))?;
+        let socket = subscribe(&[RTNLGRP_LINK]).map_err(|error| Error::system("open", "device events", error))?;
         Ok(Self { socket, queries: Socket::open()?, buffer: vec![0; 8 * 1024], ready: VecDeque::new() })
     }
 
@@ -81,7 +74,7 @@ impl LinkEvents {
                 Ok(length) => self.ready.extend(parse(self.buffer.get(..length).unwrap_or_default())?),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(LinkEvent::Lost)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait(deadline)? {
+                    if !wait(&self.socket, deadline)? {
                         return Ok(None);
                     }
                 }
@@ -106,27 +99,35 @@ impl LinkEvents {
     }
 }
 
-impl LinkEvents {
-    /// Waits until there is something to read; `false` when the deadline comes first.
-    fn wait(&self, deadline: Instant) -> Result<bool> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // a duration beyond what the system can express is as good as none
-            let timeout = Timespec::try_from(left).ok();
-            let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut descriptors, timeout.as_ref()) {
-                Ok(0) => return Ok(false),
-                Ok(_) => return Ok(true),
-                Err(rustix::io::Errno::INTR) => (),
-                Err(error) => return Err(Error::system("wait for", "device events", error)),
-            }
-        }
-    }
-}
-
 impl AsFd for LinkEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// A socket that hears what the kernel tells these multicast groups.
+pub(super) fn subscribe(groups: &[u32]) -> io::Result<netlink_sys::Socket> {
+    let socket = socket::open_route_socket()?;
+    // beyond the usual limit where that is allowed
+    sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))?;
+    groups.iter().try_for_each(|group| socket.add_membership(*group))?;
+    Ok(socket)
+}
+
+/// Waits until there is something to read; `false` when the deadline comes first.
+pub(super) fn wait(socket: &netlink_sys::Socket, deadline: Instant) -> Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // a duration beyond what the system can express is as good as none
+        let timeout = Timespec::try_from(left).ok();
+        let mut descriptors = [PollFd::new(socket, PollFlags::IN)];
+        match poll(&mut descriptors, timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => (),
+            Err(error) => return Err(Error::system("wait for", "events", error)),
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Socket {
     }
 
     /// The device with this index, if there is one.
-    pub(super) fn link_if_any(&self, index: IfIndex) -> Result<Option<Link>> {
+    pub(crate) fn link_if_any(&self, index: IfIndex) -> Result<Option<Link>> {
         match self.link_by_index(index) {
             Ok(link) => Ok(Some(link)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

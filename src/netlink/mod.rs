@@ -25,6 +25,7 @@
 //! need a newer one say so.
 
 mod address;
+mod address_events;
 mod events;
 mod exchange;
 mod filter;
@@ -41,6 +42,7 @@ mod socket;
 mod wire;
 
 pub use address::{Address, AddressSpec};
+pub use address_events::AddressEvents;
 pub use events::{LinkEvent, LinkEvents};
 pub use filter::{Direction, Filter, FilterSpec};
 pub use link::Link;

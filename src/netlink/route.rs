@@ -20,7 +20,7 @@ const RTNH_F_ONLINK: u32 = 0x4;
 const RTAX_MTU: u16 = 2;
 
 /// The table that is searched by default (`RT_TABLE_MAIN`).
-const TABLE_MAIN: u32 = 254;
+pub(super) const TABLE_MAIN: u32 = 254;
 
 /// How far away the destination of a route, or the use of an address, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -357,9 +357,9 @@ fn header(family: RtAddrFamily) -> RtmsgBuilder {
         .rtm_type(Rtn::Unspec)
 }
 
-/// Parses a route; `None` for messages of other kinds and families.
+/// Parses a route that is there, has come or gone; `None` for messages of other kinds and families.
 pub(super) fn parse(frame: &Frame<'_>) -> Result<Option<Route>> {
-    if !frame.is(Rtm::Newroute) {
+    if !frame.is(Rtm::Newroute) && !frame.is(Rtm::Delroute) {
         return Ok(None);
     }
     let message: Rtmsg = frame.parse()?;

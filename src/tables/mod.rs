@@ -40,6 +40,7 @@ pub use lb::{
     Affinity, AffinityClient, Algorithm, Backend, BackendId, BackendState, Frontend, LbMap, MAGLEV_SLOTS, MaglevTables,
     RevNatId, Scope, Service, ServiceFlags, SourceRange, StoredService,
 };
+pub(crate) use lxc::host_info;
 pub use lxc::{EndpointFlags, LxcEndpoint, LxcEntry, LxcMap};
 pub use metrics::{Counted, Counter, MetricsDirection, MetricsMap};
 pub use node::{NodeEntry, NodeMap};

@@ -16,7 +16,7 @@ pub(super) async fn get(State(agent): Node) -> Reply<Json<DaemonConfiguration>> 
     blocking(move || {
         let spec = spec(&agent);
         let status = DaemonConfigurationStatus {
-            daemon_configuration_map: agent.settings.as_map(agent.datapath.node()),
+            daemon_configuration_map: agent.settings.as_map(&agent.datapath.node()),
             node_monitor: Some(agent.monitor.status()),
             realized: Some(spec.clone()),
             ..DaemonConfigurationStatus::from(&*agent.datapath)

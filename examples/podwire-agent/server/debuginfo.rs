@@ -16,11 +16,11 @@ pub(super) async fn get(State(agent): Node) -> Reply<Json<DebugInfo>> {
     blocking(move || {
         let node = agent.datapath.node();
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let settings = agent.settings.as_map(node);
+        let settings = agent.settings.as_map(&node);
         let trimmed = |path| fs::read_to_string(path).ok().map(|text: String| text.trim_end().to_owned());
         let endpoints = agent.datapath.endpoints().list();
         let subsystem = BTreeMap::from([
-            ("node".to_owned(), serde_json::to_string_pretty(node).unwrap_or_default()),
+            ("node".to_owned(), serde_json::to_string_pretty(&*node).unwrap_or_default()),
             ("metrics".to_owned(), agent.metrics.text()),
         ]);
         Ok(Json(DebugInfo {

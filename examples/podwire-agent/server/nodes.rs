@@ -7,5 +7,5 @@ use podwire::api::ClusterNodes;
 use super::Node;
 
 pub(super) async fn get(State(agent): Node) -> Json<ClusterNodes> {
-    Json(ClusterNodes::from(agent.datapath.node()))
+    Json(ClusterNodes::from(&*agent.datapath.node()))
 }

@@ -46,8 +46,8 @@ impl Simulator<'_> {
                     Entry::FromEndpoint(endpoint) => (FROM_CONTAINER, self.endpoint(endpoint)?.ifindex),
                     Entry::ToEndpoint(endpoint) => (TO_CONTAINER, self.endpoint(endpoint)?.ifindex),
                     Entry::FromNetwork => {
-                        let first = self.datapath.node.devices.first();
-                        let device = first.ok_or_else(|| Error::not_found("native device", "any"))?;
+                        let node = self.datapath.node();
+                        let device = node.devices.first().ok_or_else(|| Error::not_found("native device", "any"))?;
                         (FROM_NETDEV, device.ifindex)
                     }
                 };
@@ -71,7 +71,7 @@ impl Simulator<'_> {
                 },
             )
         })?;
-        let node = &self.datapath.node;
+        let node = self.datapath.node();
         let (program, device, macs) = match (from.owner, to.owner, node.devices.first()) {
             (Owner::Endpoint(sender), ..) => (FROM_CONTAINER, sender.ifindex, (sender.mac, sender.node_mac)),
             (Owner::Outside, _, Some(native)) => (FROM_NETDEV, native.ifindex, (NEIGHBOUR, native.mac)),
@@ -88,7 +88,7 @@ impl Simulator<'_> {
                 let record = self.endpoint(endpoint)?;
                 End { addresses: record.addresses().collect(), owner: Owner::Endpoint(Box::new(record)) }
             }
-            Place::Host => End { addresses: self.datapath.node.addresses().collect(), owner: Owner::Host },
+            Place::Host => End { addresses: self.datapath.node().addresses().collect(), owner: Owner::Host },
             Place::World => End { addresses: self.strangers(trial)?, owner: Owner::Outside },
             Place::Address(address) => End { addresses: vec![*address], owner: self.owner(*address)? },
         })

@@ -209,7 +209,7 @@ impl Simulator<'_> {
             (Some(TracePoint::ToEndpoint), Some(LxcEntry::Endpoint(local))) => {
                 Way::Endpoint(self.device(local.ifindex))
             }
-            (Some(TracePoint::ToStack), _) => Way::Stack(self.device(self.datapath.node.host.ifindex)),
+            (Some(TracePoint::ToStack), _) => Way::Stack(self.device(self.datapath.node().host.ifindex)),
             _ if action == REDIRECT => Way::Back(self.device(start.device)),
             _ if start.program == TO_CONTAINER => Way::Endpoint(self.device(start.device)),
             _ => Way::Stack(self.device(start.device)),

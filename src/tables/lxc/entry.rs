@@ -94,7 +94,7 @@ impl From<EndpointInfo> for LxcEntry {
 }
 
 /// The value that marks an address as the host's.
-pub(super) fn host_info() -> EndpointInfo {
+pub(crate) fn host_info() -> EndpointInfo {
     EndpointInfo { flags: EndpointFlags::HOST.bits(), ..EndpointInfo::default() }
 }
 

@@ -4,13 +4,14 @@ mod entry;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub(crate) use entry::host_info;
 pub use entry::{EndpointFlags, LxcEndpoint, LxcEntry};
 
 use crate::abi::{EndpointInfo, EndpointKey};
 use crate::maps::{HashMap, MapSpec, Update};
 use crate::tables::table::one_map_table;
 use crate::undo::Undo;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// `cilium_lxc`: what the programs look up by a packet's destination.
 #[derive(Debug)]
@@ -46,13 +47,16 @@ impl LxcMap {
         Ok(())
     }
 
-    /// Marks an address as the host's own.
+    /// Marks an address as the host's own, unless an endpoint has it: then it stays the endpoint's, and this is false.
     ///
     /// # Errors
     ///
     /// `Exhausted` when the map is full.
-    pub fn write_host(&self, address: IpAddr) -> Result<()> {
-        self.map.insert(&EndpointKey::of(address), &entry::host_info(), Update::Any)
+    pub fn write_host(&self, address: IpAddr) -> Result<bool> {
+        match self.map.insert(&EndpointKey::of(address), &entry::host_info(), Update::NoExist) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(self.lookup(address)? == Some(LxcEntry::Host)),
+            written => written.map(|()| true),
+        }
     }
 
     /// What an address stands for.
