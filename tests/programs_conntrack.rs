@@ -144,6 +144,25 @@ fn states_flags_and_lifetimes_of_tcp() {
 }
 
 #[test]
+fn what_still_comes_after_the_end_does_not_keep_the_connection() {
+    in_both_families(|scene| {
+        for closing in [&[(Web, RST)][..], &[(Web, FIN | ACK), (Db, FIN | ACK)]] {
+            scene.begin_anew();
+            let late = [(Db, ACK), (Web, ACK), (Db, RST | ACK), (Db, FIN | ACK)];
+            for (number, (from, flags)) in [(Web, SYN), (Db, SYN | ACK)].iter().chain(closing).chain(&late).enumerate() {
+                if number == 2 + closing.len() {
+                    scene.let_claims_end_in(5);
+                }
+                let (to, said) = if *from == Web { (Db, to_db(*flags)) } else { (Web, from_db(*flags)) };
+                assert_eq!(scene.send(*from, to, &said), Passed);
+            }
+            let left = entry(scene).dir.map(|dir| scene.seconds_left(dir.expires));
+            assert_eq!(left, [5, 5]);
+        }
+    });
+}
+
+#[test]
 fn a_new_syn_after_the_end_begins_a_new_connection_from_either_side() {
     in_both_families(|scene| {
         for closing in [&[(Web, RST)][..], &[(Web, FIN | ACK), (Db, FIN | ACK)]] {

@@ -201,6 +201,7 @@ static __noinline __attribute__((unused)) void ct_update(struct podwire_ct_entry
 							 __u32 length, __u64 now)
 {
 	struct podwire_ct_dir *dir = ct_dir(entry, flow->direction);
+	bool was_over = entry->state == CT_CLOSED;
 	__u16 lifetime;
 
 	if (flow->direction != entry->opener && entry->state == CT_NEW)
@@ -210,7 +211,9 @@ static __noinline __attribute__((unused)) void ct_update(struct podwire_ct_entry
 	lifetime = ct_lifetime(entry, flow->key.proto);
 	entry->dir[0].lifetime = lifetime;
 	entry->dir[1].lifetime = lifetime;
-	dir->expires = now + lifetime * cfg_ticks_per_second;
+	/* What still comes of a connection that is over does not keep it. */
+	if (!was_over)
+		dir->expires = now + lifetime * cfg_ticks_per_second;
 	ct_count(dir, length);
 	if (entry->state >= CT_CLOSING) {
 		path_break(&entry->dir[0]);

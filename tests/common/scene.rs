@@ -310,13 +310,22 @@ impl Scene {
 
     /// Lets all claims on all connections end.
     pub(crate) fn let_all_die(&mut self) {
+        self.let_claims_end_at(self.since - 1000, super::model::Expiry::Over);
+    }
+
+    /// Lets all claims on all connections end in so many seconds.
+    pub(crate) fn let_claims_end_in(&mut self, seconds: u16) {
+        self.let_claims_end_at(self.rig.ticks() + u64::from(seconds) * 250, super::model::Expiry::In(seconds));
+    }
+
+    fn let_claims_end_at(&mut self, expires: u64, expiry: super::model::Expiry) {
         for key in self.rig.connection_keys() {
             let mut entry = self.rig.connection(&key).expect("nobody removes it");
-            entry.dir.iter_mut().for_each(|dir| dir.expires = self.since - 1000);
+            entry.dir.iter_mut().for_each(|dir| dir.expires = expires);
             self.rig.put_connection(&entry);
         }
         for connection in self.world.connections.values_mut() {
-            connection.halves.iter_mut().for_each(|half| half.expiry = super::model::Expiry::Over);
+            connection.halves.iter_mut().for_each(|half| half.expiry = expiry);
         }
     }
 

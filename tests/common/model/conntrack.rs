@@ -138,6 +138,7 @@ impl Connection {
 
     /// A packet of the connection that was let through.
     fn note(&mut self, sender: Side, content: &Content, length: u64, lifetimes: &Lifetimes) {
+        let was_over = self.state == State::Closed;
         if self.state == State::New && sender != self.opener {
             self.state = State::Established;
         }
@@ -150,7 +151,9 @@ impl Connection {
             Content::Tcp { .. } => lifetimes.tcp,
             _ => lifetimes.any,
         };
-        self.halves[sender as usize].expiry = Expiry::In(lifetime);
+        if !was_over {
+            self.halves[sender as usize].expiry = Expiry::In(lifetime);
+        }
         self.count(sender, length);
     }
 
