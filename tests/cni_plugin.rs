@@ -5,12 +5,14 @@ mod common {
     pub mod netns;
 }
 
-use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use common::example;
 use common::netns::TestNetns;
@@ -131,6 +133,45 @@ fn without_an_agent() {
     });
     assert!(drained.expect("drained").is_empty().expect("readable"));
     assert_eq!(queued, ["abc:eth0"]);
+}
+
+/// It takes connections and never answers, as a process that was stopped does.
+#[test]
+fn an_agent_that_hangs_costs_five_seconds() {
+    let (dir, netns) = (tempfile::tempdir().expect("a directory"), TestNetns::new());
+    let _listener = UnixListener::bind(dir.path().join("podwire.sock")).expect("the socket");
+    let (path, conf) = (netns.path().to_str().expect("ASCII"), conf(dir.path()).to_string());
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let calls = [("ADD", "one", Some(11)), ("STATUS", "", Some(50)), ("DEL", "two", None), ("DEL", "three", None)];
+        let asked = calls.map(|(command, container, code)| {
+            let mut variables = attachment(command, path);
+            variables.push(("CNI_CONTAINERID", container));
+            let conf = &conf;
+            (code, scope.spawn(move || run(&variables, conf.as_bytes())))
+        });
+        for (code, output) in asked {
+            let output = output.join().expect("no panic");
+            match code {
+                Some(code) => assert_eq!(answer(&output, false)["code"], code, "{output:?}"),
+                None => assert!(output.status.success(), "{output:?}"),
+            }
+        }
+    });
+    // once the question, and once the undoing of what it may have done
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(netns.socket().link_by_name("eth0").is_err(), "nothing is left");
+}
+
+#[test]
+fn an_agent_that_dies_with_a_request_is_to_be_asked_again() {
+    let (dir, netns) = (tempfile::tempdir().expect("a directory"), TestNetns::new());
+    let listener = UnixListener::bind(dir.path().join("podwire.sock")).expect("the socket");
+    let (path, conf) = (netns.path().to_str().expect("ASCII"), conf(dir.path()).to_string());
+    thread::spawn(move || listener.incoming().flatten().for_each(|mut stream| drop(stream.read(&mut [0; 64]))));
+    let error = answer(&run(&attachment("ADD", path), conf.as_bytes()), false);
+    assert_eq!(error["code"], 11, "{error}");
+    assert!(netns.socket().link_by_name("eth0").is_err(), "nothing is left");
 }
 
 #[test]

@@ -53,11 +53,13 @@ fn delete_endpoint(agent: &impl Agent, conf: &NetConf, attachment: &Attachment) 
     log::warn!("delete the endpoint of {attachment}: {error}");
     let queue = DeletionQueue::beside(&conf.socket);
     let lock = queue.lock(LOCK_PATIENCE).map_err(not_queued)?;
-    // an agent that started meanwhile has read the queue already
-    match agent.delete_endpoint(attachment) {
-        Ok(()) => return Ok(Outcome::Deleted),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Unknown),
-        Err(_) => {}
+    if error.kind() == ErrorKind::AgentUnavailable {
+        // an agent that started meanwhile has read the queue already; one that hangs reads it again, as does the next
+        match agent.delete_endpoint(attachment) {
+            Ok(()) => return Ok(Outcome::Deleted),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Unknown),
+            Err(_) => {}
+        }
     }
     lock.push(attachment).map_err(not_queued)?;
     log::warn!("deletion of {attachment} queued in {}", queue.dir().display());

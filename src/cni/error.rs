@@ -136,12 +136,20 @@ impl std::error::Error for CniError {}
 impl From<crate::Error> for CniError {
     fn from(error: crate::Error) -> Self {
         let code = match error.kind() {
+            _ if lost_the_agent(&error) => ErrorCode::TryAgainLater,
             ErrorKind::AlreadyExists => ErrorCode::AlreadyAttached,
             ErrorKind::Exhausted | ErrorKind::Busy | ErrorKind::AgentUnavailable => ErrorCode::TryAgainLater,
             _ => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())
     }
+}
+
+/// Whether an agent took a request and died with it, or hangs.
+fn lost_the_agent(error: &crate::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
+    let crate::Error::System { source, .. } = error else { return false };
+    matches!(source.kind(), BrokenPipe | ConnectionReset | TimedOut | UnexpectedEof)
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use crate::api::{
 use crate::endpoint::veth::OffloadLimits;
 use crate::{Error, Result};
 
-/// How long one request may take. Creating an endpoint waits for it to be live.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer is waited for at least. Creating an endpoint waits for it to be live.
+const PATIENCE_MIN: Duration = Duration::from_secs(5);
 
 /// An [`Agent`] reached over its socket; one connection serves all requests.
 #[derive(Clone, Debug)]
@@ -23,9 +23,11 @@ pub struct HttpAgent {
 }
 
 impl HttpAgent {
-    /// The agent that listens on a socket. No connection is made yet.
-    pub fn new(socket: &Path) -> Self {
-        Self { client: Client::builder(socket).request_timeout(Some(REQUEST_TIMEOUT)).plain().build() }
+    /// The agent that listens on a socket. Each answer is waited for as long as `patience`, five seconds at least: an agent
+    /// that hangs is to cost no more. No connection is made yet.
+    pub fn new(socket: &Path, patience: Duration) -> Self {
+        let patience = patience.max(PATIENCE_MIN);
+        Self { client: Client::builder(socket).request_timeout(Some(patience)).plain().build() }
     }
 
     fn lacking(&self, what: &str) -> Error {

@@ -39,7 +39,7 @@ pub fn main(about: About) -> ExitCode {
             let _ = writeln!(io::stderr(), "{}: {error}", about.name);
         }
         log::debug!("called for network {}", conf.name);
-        HttpAgent::new(&conf.socket)
+        HttpAgent::new(&conf.socket, conf.agent_timeout)
     });
     let (text, code) = match outcome {
         Ok(Outcome::NobodyCalls) => {
