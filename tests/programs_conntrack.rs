@@ -149,7 +149,8 @@ fn what_still_comes_after_the_end_does_not_keep_the_connection() {
         for closing in [&[(Web, RST)][..], &[(Web, FIN | ACK), (Db, FIN | ACK)]] {
             scene.begin_anew();
             let late = [(Db, ACK), (Web, ACK), (Db, RST | ACK), (Db, FIN | ACK)];
-            for (number, (from, flags)) in [(Web, SYN), (Db, SYN | ACK)].iter().chain(closing).chain(&late).enumerate() {
+            for (number, (from, flags)) in [(Web, SYN), (Db, SYN | ACK)].iter().chain(closing).chain(&late).enumerate()
+            {
                 if number == 2 + closing.len() {
                     scene.let_claims_end_in(5);
                 }
