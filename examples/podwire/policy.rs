@@ -112,6 +112,10 @@ pub(crate) fn read(file: &Path) -> io::Result<String> {
 
 fn get(client: &Client, labels: &[String]) -> anyhow::Result<Report> {
     let policy = client.policy(labels).context("cannot get the policy")?;
+    for warning in &policy.warnings {
+        // What cannot be written there is no reason to fail: the policies are in force.
+        let _ = writeln!(io::stderr(), "Warning: {warning}");
+    }
     let rules = policy.policy.as_deref().unwrap_or("[]");
     Ok(Report::new(format!("{rules}\n{}", revision(&policy)), &policy)?)
 }

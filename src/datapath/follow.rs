@@ -62,7 +62,9 @@ pub(super) fn withhold(ipam: &Ipam, node: &Node) -> Result<()> {
         match ipam.allocate(address, OWNER, Lifetime::Permanent) {
             // A pod's, the router's, or ours already; or never handed out in the first place.
             Err(Error::AddressInUse { .. } | Error::AddressOutOfPool { .. }) => {}
-            allocated => drop(allocated?),
+            allocated => {
+                allocated?;
+            }
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::config::{Devices, NodeConfig};
 use super::node::NodeDevice;
 use crate::ipam::RouterAddresses;
 use crate::netlink::{Address, AddressSpec, DeviceSpec, Link, LinkChange, Socket, VethSpec};
-use crate::{Error, ErrorKind, IfIndex, MacAddr, Result};
+use crate::{Error, ErrorKind, IfIndex, Result};
 
 pub(super) const HOST: &str = "cilium_host";
 pub(super) const NET: &str = "cilium_net";
@@ -173,7 +173,7 @@ pub(super) fn device(link: &Link, addresses: &[Address]) -> NodeDevice {
     NodeDevice {
         name: link.name.clone(),
         ifindex: link.index,
-        mac: link.mac.unwrap_or(MacAddr::default()),
+        mac: link.mac.unwrap_or_default(),
         addresses: own.map(|address| address.address.ip()).collect(),
     }
 }
