@@ -19,7 +19,7 @@ use podwire::enforcement::{PolicyRows, PolicyWriter, Swap};
 use podwire::policy::{ALLOW_PRECEDENCE, DENY_PRECEDENCE};
 use podwire::program::SkBuff;
 use podwire::tables::{
-    PolicyAction, PolicyDirection, PolicyL4, PolicyMaps, PolicyMatch, PolicyVerdict, Protocol, Switches,
+    PolicyAction, PolicyDirection, PolicyL4, PolicyMaps, PolicyMatch, PolicyVerdict, PortPrefix, Protocol, Switches,
 };
 use podwire::{EndpointId, SecurityId};
 
@@ -142,6 +142,33 @@ fn a_policy_is_not_asked_for_what_the_outline_of_just_its_map_leaves_out() {
         outer.outlines().write(endpoint(server), map, &[]).expect("written");
         datapath.advance();
         assert_eq!(connect(), allowed, "the policy is map {id}, the empty outline that of {map}");
+    }
+}
+
+#[test]
+fn an_entry_of_every_kind_is_found_behind_its_outline() {
+    let (datapath, writer, servers) = set_up();
+    let (sender, other) = (SecurityId::new(A.identity), SecurityId::new(A.identity + 1));
+    let (port, ports) = (PolicyL4::port(Protocol::TCP, BOTH), PortPrefix::new(64, 11).expect("32 ports"));
+    let few = PolicyL4::Ports(Protocol::TCP, ports);
+    let whole = PolicyL4::protocol(Protocol::TCP);
+    for (server, (identity, l4, allowed)) in servers.iter().zip([
+        (sender, port, [true, false]),
+        (sender, few, [true, false]),
+        (sender, whole, [true, true]),
+        (sender, PolicyL4::Any, [true, true]),
+        (SecurityId::UNKNOWN, port, [true, false]),
+        (SecurityId::UNKNOWN, few, [true, false]),
+        (SecurityId::UNKNOWN, whole, [true, true]),
+        (SecurityId::UNKNOWN, PolicyL4::Any, [true, true]),
+        (other, whole, [false, false]),
+        (other, PolicyL4::Any, [false, false]),
+    ]) {
+        let verdict = PolicyVerdict::new(PolicyAction::Allow, ALLOW_PRECEDENCE);
+        let matched = PolicyMatch { direction: PolicyDirection::Ingress, identity, l4 };
+        writer.replace([(endpoint(server), [(matched, verdict)].into_iter().collect())]).expect("fits");
+        let connects = [BOTH, 200].map(|port| is_allowed(&datapath, &packet(server, false, (7000, port), true)));
+        assert_eq!(connects, allowed, "{matched}");
     }
 }
 

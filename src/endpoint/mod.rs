@@ -27,7 +27,9 @@ pub mod veth;
 mod wiring;
 
 pub use manager::EndpointManager;
-pub(crate) use ownership::{PLUGIN_MARK, is_ours};
+#[cfg(feature = "cni")]
+pub(crate) use ownership::PLUGIN_MARK;
+pub(crate) use ownership::is_ours;
 pub(crate) use reach::Reach;
 pub use record::{Endpoint, EndpointRecord, LogEntry, NamedPort};
 pub use reference::EndpointRef;
