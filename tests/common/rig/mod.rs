@@ -22,7 +22,10 @@ use podwire::abi::{
 };
 use podwire::netlink::{DeviceSpec, VethSpec};
 use podwire::program::{SkBuff, call, test_run};
-use podwire::tables::CtMap;
+use podwire::tables::{
+    CtMap, PolicyAction, PolicyDirection, PolicyL4, PolicyMaps, PolicyMatch, PolicyVerdict, PortPrefix, Protocol,
+};
+use podwire::{EndpointId, SecurityId};
 
 use super::datapath::{Datapath, Setup, key4, key6, padded};
 use super::model::{Direction, Endpoint, Entry, World};
@@ -78,6 +81,7 @@ pub(crate) struct Rig {
     maps: BTreeMap<&'static str, MapHandle>,
     pub(crate) table: CtMap,
     policies: BTreeMap<u16, MapHandle>,
+    outer: PolicyMaps,
     written: RefCell<BTreeMap<String, Content>>,
     records: Rc<RefCell<Vec<Vec<u8>>>>,
     ring: RingBuffer<'static>,
@@ -154,11 +158,12 @@ impl Rig {
             .expect("the ring is readable");
         let ring = builder.build().expect("the ring is readable");
         let policies = policy_slots(&node);
+        let outer = PolicyMaps::open_pinned(node.maps()).expect("pinned");
         let began = (Instant::now(), jiffies());
         // Not far from where it begins anew.
         let generation = Cell::new(u32::MAX - 100);
         let table = CtMap::open_pinned(node.maps()).expect("podwire_ct is pinned");
-        Self { node, maps, table, policies, written: RefCell::default(), records, ring, began, generation }
+        Self { node, maps, table, policies, outer, written: RefCell::default(), records, ring, began, generation }
     }
 
     /// The generation under which another world may be written: none is used twice, as the programs remember verdicts by it.
@@ -177,7 +182,7 @@ impl Rig {
         self.write_content("cilium_ipcache_v2", &self.maps["cilium_ipcache_v2"], prefixes(world));
         for slot in SLOTS {
             let entries = world.policies.get(&slot).map(Vec::as_slice).unwrap_or_default();
-            self.write_content(&format!("policy {slot}"), &self.policies[&slot], policy(entries));
+            self.write_policy(slot, entries);
         }
         self.write_rows(world);
         let only = 0u32.to_ne_bytes();
@@ -192,6 +197,18 @@ impl Rig {
         };
         self.put("podwire_runtime", &only, bytemuck::bytes_of(&runtime));
         self.generation.set(world.generation);
+    }
+
+    /// With its outline. Between two of them there is none, as the map stays the same; the last slot never has one.
+    fn write_policy(&self, slot: u16, entries: &[Entry]) {
+        let (endpoint, map) = (EndpointId::new(slot).expect("not 0"), &self.policies[&slot]);
+        let outline = |id, entries: &[_]| self.outer.outlines().write(endpoint, id, entries).expect("written");
+        outline(0, &[]);
+        self.write_content(&format!("policy {slot}"), map, policy(entries));
+        if slot != SLOTS[3] {
+            let entries: Vec<_> = entries.iter().map(rule).collect();
+            outline(map.info().expect("its info").info.id, &entries);
+        }
     }
 
     /// Forgets connections and fragments.
@@ -439,4 +456,19 @@ fn policy(entries: &[Entry]) -> Content {
         (bytemuck::bytes_of(&key).to_vec(), bytemuck::bytes_of(&value).to_vec())
     };
     entries.iter().map(encode).collect()
+}
+
+/// An entry in the library's words.
+fn rule(entry: &Entry) -> (PolicyMatch, PolicyVerdict) {
+    let ports = PortPrefix::new(entry.ports.port, entry.ports.bits).expect("no bits behind the prefix");
+    let matched = PolicyMatch {
+        direction: match entry.direction {
+            Direction::Ingress => PolicyDirection::Ingress,
+            Direction::Egress => PolicyDirection::Egress,
+        },
+        identity: SecurityId::new(entry.identity),
+        l4: entry.protocol.map_or(PolicyL4::Any, |protocol| PolicyL4::Ports(Protocol::new(protocol), ports)),
+    };
+    let action = if entry.deny { PolicyAction::Deny } else { PolicyAction::Allow };
+    (matched, PolicyVerdict::new(action, entry.precedence))
 }
