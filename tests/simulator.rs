@@ -1,6 +1,9 @@
 //! Packets that are only simulated, on a real node: what the simulator says, that it is what happens, and that it leaves no
 //! trace. Needs root.
+
 mod common;
+#[path = "simulator/world.rs"]
+mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,76 +13,11 @@ use common::bpf::BpfRoot;
 use common::netns::TestNetns;
 use common::node::{Echo, TestNode, arrives};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
-use podwire::endpoint::{Endpoint, EndpointSpec};
 use podwire::events::{VerdictAction, VerdictMatch};
-use podwire::policy::Policy;
-use podwire::simulator::{Entry, Packet, Place, Relation, TcpFlags, Verdict, Way};
+use podwire::simulator::{Entry, Packet, Place, Relation, TcpFlags, Way};
 use podwire::tables::{CtState, DropReason, PolicyDirection};
-use podwire::{Datapath, ErrorKind, Labels, SecurityId, Simulator};
-
-const ONLY_CLIENTS: &str = r#"{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
-    "metadata": {"name": "web", "namespace": "default"},
-    "spec": {"endpointSelector": {"matchLabels": {"app": "web"}},
-        "ingress": [{"fromEndpoints": [{"matchLabels": {"app": "client"}}],
-                     "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}, {"port": "53", "protocol": "UDP"}]}]}],
-        "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"app": "client"}}],
-                         "toPorts": [{"ports": [{"port": "81", "protocol": "TCP"}]}]}]}}"#;
-
-/// A node with a client, a web server and somebody else.
-struct World {
-    datapath: Datapath,
-    client: Endpoint,
-    web: Endpoint,
-    other: Endpoint,
-    pods: [TestNetns; 3],
-    node: TestNode,
-}
-
-impl World {
-    fn new() -> Self {
-        let (node, pods) = (TestNode::new(), [(); 3].map(|()| TestNetns::new()));
-        let datapath = node.open();
-        let create = |name: &str, pod: &TestNetns| {
-            let labels =
-                Labels::parse([format!("k8s:app={name}"), "k8s:io.kubernetes.pod.namespace=default".to_owned()]);
-            let spec = EndpointSpec::new(format!("default/{name}")).netns(pod.path()).labels(labels.expect("labels"));
-            node.netns.run(|| datapath.endpoints().create(spec)).expect("an endpoint")
-        };
-        let [client, web, other] =
-            [("client", &pods[0]), ("web", &pods[1]), ("other", &pods[2])].map(|(n, p)| create(n, p));
-        Self { datapath, client, web, other, pods, node }
-    }
-
-    fn with_policy() -> Self {
-        let world = Self::new();
-        world.datapath.policy().upsert(policy(ONLY_CLIENTS)).expect("in force");
-        world
-    }
-
-    fn simulate<T: Send>(&self, work: impl FnOnce(&mut Simulator<'_>) -> T + Send) -> T {
-        self.node.netns.run(|| work(&mut self.datapath.simulator().expect("it loads")))
-    }
-
-    fn run(&self, packet: &Packet) -> Verdict {
-        self.simulate(|simulator| simulator.run(packet).expect("a packet"))
-    }
-
-    fn web4(&self) -> Ipv4Addr {
-        self.web.ipv4().expect("IPv4")
-    }
-}
-
-fn policy(text: &str) -> Vec<Policy> {
-    Policy::from_json(text).expect("a policy")
-}
-
-fn at(endpoint: &Endpoint) -> Place {
-    endpoint.id().into()
-}
-
-fn place(text: &str) -> Place {
-    text.parse().expect("a place")
-}
+use podwire::{Datapath, ErrorKind, SecurityId};
+use world::{ONLY_CLIENTS, World, at, place, policy};
 
 #[test]
 fn allowed_by_a_rule_denied_by_none_denied_by_a_rule() {
