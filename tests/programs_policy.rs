@@ -3,6 +3,8 @@
 #[path = "common/programs.rs"]
 mod programs;
 
+use std::net::SocketAddr;
+
 use programs::model::{Entry, PortPrefix};
 use programs::packets::UDP;
 use programs::scene::*;
@@ -264,6 +266,92 @@ fn verdicts_are_reported_for_each_policy_that_was_asked() {
         scene.send(Web, Db, &udp(1, 2));
         let [only] = scene.reported[..] else { panic!("{:?}", scene.reported) };
         assert_eq!((only.source, only.verdict, only.flags & 3), (1001, -133, 2));
+    });
+}
+
+/// Both verdicts on Web's connection to Db that the latest packet raised, as lines from the match on.
+fn lines_of_both(scene: &Scene, raised_by: u8) -> [String; 2] {
+    let said = |notify: &podwire::abi::PolicyVerdictNotify| {
+        (notify.source, notify.remote_label, notify.flags & 3, notify.raised_by)
+    };
+    let [egress, ingress] = &scene.reported[..] else { panic!("{:?}", scene.reported) };
+    assert_eq!([said(egress), said(ingress)], [(1001, DB, 2, raised_by), (1002, WEB, 1, raised_by)]);
+    let [egress, ingress] = &scene.told[..] else { panic!("{:?}", scene.told) };
+    [egress, ingress].map(|event| {
+        let line = event.to_string();
+        line.split_once("rule #").and_then(|(_, rest)| rest.split_once(", ")).expect("a rule").1.to_owned()
+    })
+}
+
+#[test]
+fn what_a_reply_raises_is_told_in_the_opener_s_direction() {
+    in_both_families(|scene| {
+        let (family, web, db) = (scene.family, scene.address(Web), scene.address(Db));
+        let (client, server) = (SocketAddr::new(web, 40_000), SocketAddr::new(db, 80));
+        assert_eq!(scene.send(Web, Db, &tcp(40_000, 80, SYN)), Passed);
+        let line = format!("{client} -> {server} tcp SYN");
+        assert_eq!(lines_of_both(scene, 0), [line.clone(), line]);
+        scene.change(|_| {});
+        assert_eq!(scene.send(Db, Web, &tcp(80, 40_000, SYN | ACK)), Passed);
+        let line = format!("{client} -> {server} tcp SYN, ACK, raised by a reply");
+        assert_eq!(lines_of_both(scene, 1), [line.clone(), line]);
+        let json = serde_json::to_value(&scene.told[1]).expect("JSON");
+        let (l3, l4) = (&json["summary"]["l3"], &json["summary"]["l4"]);
+        assert_eq!((&json["raisedBy"], &json["direction"]), (&"reply".into(), &"ingress".into()));
+        assert_eq!([&l3["src"], &l3["dst"]], [&web.to_string(), &db.to_string()]);
+        assert_eq!([&l4["src"], &l4["dst"]], ["40000", "80"]);
+        // The opener's own packet is not a reply, whenever it comes.
+        scene.change(|_| {});
+        assert_eq!(scene.send(Web, Db, &tcp(40_000, 80, ACK)), Passed);
+        let line = format!("{client} -> {server} tcp ACK");
+        assert_eq!(lines_of_both(scene, 0), [line.clone(), line]);
+        // What is denied by now, and an echo.
+        scene.policy(Db, &lets_in(&[deny(Ingress, WEB, Some(TCP), 80)]));
+        assert_eq!(scene.send(Db, Web, &tcp(80, 40_000, ACK)), Dropped(DENIED_BY_RULE, Ingress));
+        assert_eq!(lines_of_both(scene, 1)[1], format!("{client} -> {server} tcp ACK, raised by a reply"));
+        scene.policy(Db, &everything());
+        assert_eq!(scene.send(Web, Db, &echo(family, 7)), Passed);
+        scene.change(|_| {});
+        assert_eq!(scene.send(Db, Web, &echo_reply(family, 7)), Passed);
+        let line = format!("{web} -> {db} icmp EchoReply, raised by a reply");
+        assert_eq!(lines_of_both(scene, 1), [line.clone(), line]);
+    });
+}
+
+#[test]
+fn what_an_error_raises_is_told_of_the_connection_it_is_about() {
+    in_both_families(|scene| {
+        let (family, web, db, router) = (scene.family, scene.address(Web), scene.address(Db), scene.address(Outside));
+        let (client, server) = (SocketAddr::new(web, 40_000), SocketAddr::new(db, 80));
+        let kind = if family == V4 { 3 } else { 1 };
+        let about = |packet: &[u8], bytes: usize| icmp(family, kind, 0, &packet[..packet.len().min(bytes)]);
+        let asked = scene.datagram(web, db, &tcp(40_000, 80, SYN));
+        let answer = scene.datagram(db, web, &tcp(80, 40_000, ACK));
+        assert_eq!(scene.send(Web, Db, &tcp(40_000, 80, SYN)), Passed);
+        scene.policy(Db, &lets_in(&[deny(Ingress, WEB, Some(TCP), 80)]));
+        let whole = asked.len();
+        // With all of it, and with no more than an error has to bear.
+        for (bytes, flags) in [(whole, " SYN"), (whole - 16, "")] {
+            assert_eq!(scene.send(Outside, Web, &about(&asked, bytes)), Dropped(DENIED_BY_RULE, Ingress));
+            let raised = format!("raised by an error: {router} -> {web} icmp DestinationUnreachable");
+            let line = format!("{client} -> {server} tcp{flags}, {raised}");
+            assert_eq!(lines_of_both(scene, 2), [line.clone(), line]);
+        }
+        let json = serde_json::to_value(&scene.told[1]).expect("JSON");
+        let of = |object: &serde_json::Value| [object["l3"]["src"].clone(), object["l3"]["dst"].clone()];
+        assert_eq!((&json["raisedBy"], &json["summary"]["l4"]["dst"]), (&"error".into(), &"80".into()));
+        assert_eq!(of(&json["summary"]), [web, db].map(|address| address.to_string()));
+        assert_eq!(of(&json["error"]), [router, web].map(|address| address.to_string()));
+        // About a reply: what it bears is turned.
+        assert_eq!(scene.send(Outside, Db, &about(&answer, whole)), Dropped(DENIED_BY_RULE, Ingress));
+        let raised = format!("raised by an error: {router} -> {db} icmp DestinationUnreachable");
+        let line = format!("{client} -> {server} tcp ACK, {raised}");
+        assert_eq!(lines_of_both(scene, 3), [line.clone(), line]);
+        // About nothing known: a message of its own.
+        let unknown = scene.datagram(web, db, &tcp(40_001, 80, SYN));
+        assert_eq!(scene.send(Outside, Web, &about(&unknown, whole)), Passed);
+        let [event] = &scene.told[..] else { panic!("{:?}", scene.told) };
+        assert!(event.to_string().ends_with(&format!(", {router} -> {web} icmp DestinationUnreachable")), "{event}");
     });
 }
 

@@ -107,6 +107,8 @@ fn event_numbers() {
             ("MATCH_SHIFT", PolicyVerdictNotify::MATCH_SHIFT.into()),
             ("F_AUDITED", PolicyVerdictNotify::AUDITED.into()),
             ("F_L3", PolicyVerdictNotify::L3.into()),
+            ("BY_REPLY", PolicyVerdictNotify::BY_REPLY.into()),
+            ("BY_ERROR", PolicyVerdictNotify::BY_ERROR.into()),
         ],
     );
 }

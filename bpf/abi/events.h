@@ -109,6 +109,12 @@ enum policy_verdict_flags {
 	VERDICT_F_L3 = 0x80,
 };
 
+/* policy_verdict_notify.raised_by: the packet at hand; 0: one of the opener's. All else is told of the connection as it was opened. */
+enum policy_verdict_raised_by {
+	VERDICT_BY_REPLY = 1, /* a reply; where an error raised it: an error about a reply */
+	VERDICT_BY_ERROR = 2, /* an ICMP error about a packet of the connection */
+};
+
 struct policy_verdict_notify {
 	__u8 type; /* NOTIFY_POLICY_VERDICT */
 	__u8 subtype;
@@ -124,7 +130,8 @@ struct policy_verdict_notify {
 	__u8 proto;
 	__u8 flags; /* enum policy_verdict_flags */
 	__u8 auth_type;
-	__u8 pad1[3];
+	__u8 raised_by; /* enum policy_verdict_raised_by; padding in Cilium's struct */
+	__u8 pad1[2];
 	__u32 cookie;
 	__u32 pad2;
 };

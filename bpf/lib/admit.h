@@ -26,7 +26,8 @@ struct admission {
 	__u64 now;
 	__u32 generation;
 	__u32 reports; /* not 0: verdicts are reported */
-	__u32 hook; /* enum hook */
+	__u16 hook; /* enum hook */
+	__u16 raised_by; /* enum policy_verdict_raised_by: what the packet is to the connection that is judged */
 	__u16 self_id; /* the pod on whose device the program runs, 0 none */
 	__u16 src_id; /* out: the sending pod, as its address says, 0 none */
 	__u8 in_mac[8] __attribute__((aligned(8))); /* the frame's source, where it comes from a pod */
@@ -128,7 +129,7 @@ static __always_inline void report_verdict(struct __sk_buff *skb, const struct a
 	if (!row->reason)
 		count_verdicts(row);
 	if (unlikely(a->reports))
-		emit_verdicts(skb, row);
+		emit_verdicts(skb, row, a->raised_by);
 }
 
 static __always_inline int denied(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
@@ -240,6 +241,7 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, i
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	admission_parties(a, row, is_reply);
+	a->raised_by = is_reply ? VERDICT_BY_REPLY : 0;
 	if (is_reply)
 		target_find(a);
 	else
@@ -407,6 +409,7 @@ static __noinline int admit_related(struct __sk_buff *skb, struct admission *a, 
 	row = judge_opener(&inner.key, opener, opener_port(&inner.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
+	a->raised_by = VERDICT_BY_ERROR | ((inner.direction & 1) != opener ? VERDICT_BY_REPLY : 0);
 	admission_resolve(a, switches);
 	verdict = check_verdict(skb, a, row, a->target.is_here);
 	if (verdict)

@@ -10,7 +10,7 @@ struct verdict_event {
 	__u8 head[EVENT_HEAD];
 };
 
-static __noinline int emit_verdict(struct __sk_buff *skb, const struct podwire_verdict *row, __u32 direction)
+static __noinline int emit_verdict(struct __sk_buff *skb, const struct podwire_verdict *row, __u32 direction, __u32 raised_by)
 {
 	bool egress = direction == METRICS_EGRESS;
 	bool audited = row->flags & (egress ? VERDICT_ROW_F_EGRESS_AUDITED : VERDICT_ROW_F_INGRESS_AUDITED);
@@ -38,6 +38,7 @@ static __noinline int emit_verdict(struct __sk_buff *skb, const struct podwire_v
 		.proto = row->proto,
 		.flags = direction | (row->family == ENDPOINT_IPV6 ? VERDICT_F_IPV6 : 0) |
 			 match << VERDICT_MATCH_SHIFT | (audited ? VERDICT_F_AUDITED : 0),
+		.raised_by = raised_by,
 		.cookie = egress ? row->egress_rule : row->ingress_rule,
 	};
 	event->notify.len_cap = copy_head(skb, event->head);
@@ -45,11 +46,11 @@ static __noinline int emit_verdict(struct __sk_buff *skb, const struct podwire_v
 	return 0;
 }
 
-/* An event for each policy that was asked. */
-static __always_inline void emit_verdicts(struct __sk_buff *skb, const struct podwire_verdict *row)
+/* An event for each policy that was asked. `raised_by`: enum policy_verdict_raised_by. */
+static __always_inline void emit_verdicts(struct __sk_buff *skb, const struct podwire_verdict *row, __u32 raised_by)
 {
 	if (row->flags & VERDICT_ROW_F_EGRESS)
-		emit_verdict(skb, row, METRICS_EGRESS);
+		emit_verdict(skb, row, METRICS_EGRESS, raised_by);
 	if (row->flags & VERDICT_ROW_F_INGRESS)
-		emit_verdict(skb, row, METRICS_INGRESS);
+		emit_verdict(skb, row, METRICS_INGRESS, raised_by);
 }

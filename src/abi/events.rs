@@ -127,8 +127,10 @@ shared_struct! {
         pub flags: u8,
         /// Authentication the entry asks for.
         pub auth_type: u8,
+        /// The packet at hand: 0 one of the opener's, 1 a reply, 2 an ICMP error about one of the opener's, 3 about a reply.
+        pub raised_by: u8,
         /// Padding, zero.
-        pub pad1: [u8; 3],
+        pub pad1: [u8; 2],
         /// Number of the rule that decided.
         pub cookie: u32,
         /// Padding, zero.
@@ -153,4 +155,8 @@ impl PolicyVerdictNotify {
     pub const AUDITED: u8 = 0x40;
     /// Decided on layer 3 alone.
     pub const L3: u8 = 0x80;
+    /// Of `raised_by`: a reply, or an error about one.
+    pub const BY_REPLY: u8 = 1;
+    /// Of `raised_by`: an ICMP error about a packet of the connection.
+    pub const BY_ERROR: u8 = 2;
 }

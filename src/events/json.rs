@@ -7,17 +7,20 @@ use serde_json::{Value, json};
 use super::decode::{DropEvent, Event, TraceEvent};
 use super::packet::{Layer4, PacketSummary};
 use super::text::{direction, icmp_name};
-use super::verdict::PolicyVerdictEvent;
+use super::verdict::{PolicyVerdictEvent, RaisedBy};
 
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        match self {
-            Self::Drop(drop) => drop_fields(&mut map, drop)?,
-            Self::Trace(trace) => trace_fields(&mut map, trace)?,
-            Self::PolicyVerdict(verdict) => verdict_fields(&mut map, verdict)?,
-        }
-        map.serialize_entry("summary", &summary(&self.packet()))?;
+        let packet = match self {
+            Self::Drop(drop) => drop_fields(&mut map, drop).map(|()| self.packet())?,
+            Self::Trace(trace) => trace_fields(&mut map, trace).map(|()| self.packet())?,
+            Self::PolicyVerdict(verdict) => {
+                verdict_fields(&mut map, verdict)?;
+                verdict.connection().unwrap_or_default()
+            }
+        };
+        map.serialize_entry("summary", &summary(&packet))?;
         map.end()
     }
 }
@@ -67,6 +70,14 @@ fn verdict_fields<M: SerializeMap>(map: &mut M, verdict: &PolicyVerdictEvent) ->
     map.serialize_entry("rule", &verdict.rule)?;
     if let Some(name) = &verdict.rule_name {
         map.serialize_entry("ruleName", name)?;
+    }
+    match verdict.raised_by {
+        RaisedBy::Opener => {}
+        RaisedBy::Reply => map.serialize_entry("raisedBy", "reply")?,
+        RaisedBy::Error { .. } => {
+            map.serialize_entry("raisedBy", "error")?;
+            map.serialize_entry("error", &summary(&PacketSummary::of(&verdict.head)))?;
+        }
     }
     map.serialize_entry("bytes", &verdict.length)
 }

@@ -15,4 +15,4 @@ pub use decode::{DropEvent, Event, TraceEvent};
 pub use packet::{Layer4, PacketSummary};
 pub use point::TracePoint;
 pub use reader::{EventReader, Losses};
-pub use verdict::{PolicyVerdictEvent, VerdictAction, VerdictMatch};
+pub use verdict::{PolicyVerdictEvent, RaisedBy, VerdictAction, VerdictMatch};

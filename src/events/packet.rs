@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, LinkSlice, TransportSlice};
+use etherparse::{IpNumber, LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TransportSlice};
 
 use crate::MacAddr;
 
@@ -56,7 +56,38 @@ pub enum Layer4 {
 impl PacketSummary {
     /// Sums up the first bytes of an Ethernet frame.
     pub fn of(frame: &[u8]) -> Self {
-        let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else { return Self::default() };
+        LaxSlicedPacket::from_ethernet(frame).map_or_else(|_| Self::default(), |packet| Self::of_packet(&packet))
+    }
+
+    /// Sums up what an ICMP error, in an Ethernet frame, bears of the packet that it is about: at the least its ports.
+    /// `None` if there is nothing of it.
+    pub fn borne_by(frame: &[u8]) -> Option<Self> {
+        let error = LaxSlicedPacket::from_ethernet(frame).ok()?;
+        let borne = match &error.transport {
+            Some(TransportSlice::Icmpv4(icmp)) => icmp.payload(),
+            Some(TransportSlice::Icmpv6(icmp)) => icmp.payload(),
+            _ => return None,
+        };
+        let packet = LaxSlicedPacket::from_ip(borne).ok()?;
+        let mut summary = Self::of_packet(&packet);
+        if summary.layer4.is_none() {
+            summary.layer4 = packet.net.as_ref().and_then(LaxNetSlice::ip_payload_ref).and_then(ports_alone);
+        }
+        Some(summary)
+    }
+
+    /// The same packet on its way back. Nothing is said of a frame.
+    #[must_use]
+    pub fn turned(mut self) -> Self {
+        self.macs = None;
+        self.addresses = self.addresses.map(|(source, destination)| (destination, source));
+        if let Some(Layer4::Tcp { source, destination, .. } | Layer4::Udp { source, destination }) = &mut self.layer4 {
+            std::mem::swap(source, destination);
+        }
+        self
+    }
+
+    fn of_packet(packet: &LaxSlicedPacket<'_>) -> Self {
         let mut summary = Self::default();
         if let Some(LinkSlice::Ethernet2(link)) = &packet.link {
             summary.macs = Some((MacAddr::new(link.source()), MacAddr::new(link.destination())));
@@ -93,6 +124,17 @@ fn layer4(transport: &TransportSlice<'_>) -> Option<Layer4> {
         }
         TransportSlice::Icmpv4(icmp) => Some(Layer4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), v6: false }),
         TransportSlice::Icmpv6(icmp) => Some(Layer4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), v6: true }),
+        _ => None,
+    }
+}
+
+/// The ports of a packet that ends before its transport's header does.
+fn ports_alone(ip: &LaxIpPayloadSlice<'_>) -> Option<Layer4> {
+    let &[a, b, c, d] = ip.payload.first_chunk()?;
+    let (source, destination) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    match ip.ip_number {
+        IpNumber::TCP => Some(Layer4::Tcp { source, destination, flags: Vec::new() }),
+        IpNumber::UDP => Some(Layer4::Udp { source, destination }),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::decode::{DropEvent, Event, TraceEvent};
 use super::packet::{Layer4, PacketSummary};
 use super::point::TracePoint;
-use super::verdict::PolicyVerdictEvent;
+use super::verdict::{PolicyVerdictEvent, RaisedBy};
 use crate::SecurityId;
 use crate::identity::name_of_reserved;
 use crate::tables::PolicyDirection;
@@ -15,7 +15,7 @@ impl fmt::Display for Event {
         match self {
             Self::Drop(drop) => drop_line(f, drop)?,
             Self::Trace(trace) => trace_line(f, trace)?,
-            Self::PolicyVerdict(verdict) => verdict_line(f, verdict)?,
+            Self::PolicyVerdict(verdict) => return verdict_line(f, verdict),
         }
         write!(f, "{}", self.packet())
     }
@@ -57,9 +57,18 @@ fn verdict_line(f: &mut fmt::Formatter<'_>, verdict: &PolicyVerdictEvent) -> fmt
     write!(f, "Policy verdict log: flow {:#x} local EP ID {}, remote ID {remote}, ", verdict.hash, verdict.endpoint)?;
     write!(f, "proto {}, {}, ", verdict.protocol.number(), direction(verdict.direction))?;
     write!(f, "action {}, auth: {}, match {}, ", verdict.action, authentication(verdict.auth_type), verdict.matched)?;
-    match verdict.rule_text() {
-        Some(rule) => write!(f, "{rule}, "),
-        None => Ok(()),
+    if let Some(rule) = verdict.rule_text() {
+        write!(f, "{rule}, ")?;
+    }
+    let connection = verdict.connection();
+    if let Some(connection) = &connection {
+        write!(f, "{connection}")?;
+    }
+    let comma = if connection.is_some() { ", " } else { "" };
+    match verdict.raised_by {
+        RaisedBy::Opener => Ok(()),
+        RaisedBy::Reply => write!(f, "{comma}raised by a reply"),
+        RaisedBy::Error { .. } => write!(f, "{comma}raised by an error: {}", PacketSummary::of(&verdict.head)),
     }
 }
 
@@ -104,7 +113,8 @@ impl fmt::Display for PacketSummary {
             Some(Layer4::Tcp { source: sport, destination: dport, flags }) => {
                 let source = std::net::SocketAddr::new(source, *sport);
                 let destination = std::net::SocketAddr::new(destination, *dport);
-                write!(f, "{source} -> {destination} tcp {}", flags.join(", "))
+                write!(f, "{source} -> {destination} tcp")?;
+                if flags.is_empty() { Ok(()) } else { write!(f, " {}", flags.join(", ")) }
             }
             Some(Layer4::Udp { source: sport, destination: dport }) => {
                 let source = std::net::SocketAddr::new(source, *sport);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::decode::captured;
+use super::packet::PacketSummary;
 use crate::abi::PolicyVerdictNotify;
 use crate::tables::{DropReason, PolicyDirection, Protocol};
 use crate::{EndpointId, SecurityId};
@@ -30,12 +31,15 @@ pub struct PolicyVerdictEvent {
     pub rule_name: Option<String>,
     /// The type of authentication that the entry asks for; 0 for none.
     pub auth_type: u8,
-    /// The packet's protocol.
+    /// The connection's protocol.
     pub protocol: Protocol,
     /// Its destination port in host order; for ICMP its type.
     pub destination_port: u16,
     /// Whether it is an IPv6 packet.
     pub ipv6: bool,
+    /// Which packet it was that raised the event. Endpoint, direction, identity, protocol and port are the connection's as it was
+    /// opened, whichever it was.
+    pub raised_by: RaisedBy,
     /// The kernel's hash of the flow; 0 where it had none.
     pub hash: u32,
     /// The packet's length in bytes.
@@ -143,6 +147,33 @@ impl fmt::Display for VerdictMatch {
     }
 }
 
+/// Which packet raised a verdict's event. A connection that is open is judged anew when something has changed, by whichever of its
+/// packets comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RaisedBy {
+    /// One of the side that opens the connection, or opened it.
+    Opener,
+    /// A reply to the opener.
+    Reply,
+    /// An ICMP error about a packet of the connection.
+    Error {
+        /// Whether that packet is a reply.
+        about_reply: bool,
+    },
+}
+
+impl RaisedBy {
+    const fn of(number: u8) -> Self {
+        let is_reply = number & PolicyVerdictNotify::BY_REPLY != 0;
+        match (number & PolicyVerdictNotify::BY_ERROR != 0, is_reply) {
+            (true, about_reply) => Self::Error { about_reply },
+            (false, true) => Self::Reply,
+            (false, false) => Self::Opener,
+        }
+    }
+}
+
 impl PolicyVerdictEvent {
     pub(super) fn of(notify: &PolicyVerdictNotify, rest: &[u8]) -> Self {
         let flags = notify.flags;
@@ -165,9 +196,21 @@ impl PolicyVerdictEvent {
             protocol: Protocol::new(notify.proto),
             destination_port: notify.dst_port,
             ipv6: flags & PolicyVerdictNotify::IPV6 != 0,
+            raised_by: RaisedBy::of(notify.raised_by),
             hash: notify.hash,
             length: notify.len_orig,
             head: captured(rest, notify.len_cap),
+        }
+    }
+
+    /// The packet in the direction in which the connection was opened: a reply turned, of an error the packet that it is about,
+    /// as it was sent or turned. `None` where too little of that was captured.
+    pub fn connection(&self) -> Option<PacketSummary> {
+        match self.raised_by {
+            RaisedBy::Opener => Some(PacketSummary::of(&self.head)),
+            RaisedBy::Reply => Some(PacketSummary::of(&self.head).turned()),
+            RaisedBy::Error { about_reply: false } => PacketSummary::borne_by(&self.head),
+            RaisedBy::Error { about_reply: true } => PacketSummary::borne_by(&self.head).map(PacketSummary::turned),
         }
     }
 
@@ -230,6 +273,22 @@ mod tests {
         match Event::decode(&[bytemuck::bytes_of(&notify), &head].concat()).expect("whole") {
             Event::PolicyVerdict(event) => event,
             other => panic!("not a verdict: {other:?}"),
+        }
+    }
+
+    /// Where the error bears too little of the packet, nothing is said of the connection.
+    #[test]
+    fn a_head_without_the_packet_that_an_error_is_about() {
+        let mut verdict = event(PolicyVerdictNotify { raised_by: 2, ..notify() });
+        assert_eq!((verdict.raised_by, verdict.connection()), (RaisedBy::Error { about_reply: false }, None));
+        let line = Event::PolicyVerdict(verdict.clone()).to_string();
+        let end = ", match L3-L4, raised by an error: 10.0.1.252:51622 -> 10.0.1.4:8080 tcp SYN";
+        assert!(line.ends_with(end), "{line}");
+        let json = serde_json::to_value(Event::PolicyVerdict(verdict.clone())).expect("json");
+        assert_eq!(json["summary"], serde_json::json!({}));
+        for length in (0..verdict.head.len()).rev() {
+            verdict.head.truncate(length);
+            assert_eq!(verdict.connection(), None);
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use podwire::abi::{CtEntry, MetricsKey, PolicyVerdictNotify};
+use podwire::events::Event;
 
 use super::datapath::{A, B, DEVICE_MAC, FROM_CONTAINER, FROM_NETDEV, GATEWAY4, GATEWAY6, NEIGHBOUR_MAC, OUTSIDE4};
 use super::datapath::{OUTSIDE6, PASS, REDIRECT, SHOT, TO_CONTAINER, hex, source_line};
@@ -139,6 +140,8 @@ pub(crate) struct Scene {
     pub(crate) family: Family,
     /// Verdicts that the latest packet made the programs report.
     pub(crate) reported: Vec<PolicyVerdictNotify>,
+    /// The same, as a monitor gets to know them.
+    pub(crate) told: Vec<Event>,
     since: u64,
 }
 
@@ -149,8 +152,8 @@ pub(crate) fn in_both_families(mut play: impl FnMut(&mut Scene) + Send) {
         let world = World::bare(true, true);
         let rig = Rig::load(&world);
         let since = rig.ticks();
-        let reported = Vec::new();
-        let mut scene = Scene { rig, devices: devices.indices, world, family: V4, reported, since };
+        let (reported, told) = (Vec::new(), Vec::new());
+        let mut scene = Scene { rig, devices: devices.indices, world, family: V4, reported, told, since };
         for family in FAMILIES {
             scene.family = family;
             scene.begin_anew();
@@ -271,6 +274,7 @@ impl Scene {
         agreed.unwrap_or_else(|what| panic!("{what}, for\n{}", hex(frame)));
         let result = self.result(&observed, &before);
         self.reported = observed.verdicts;
+        self.told = observed.told.iter().map(|record| Event::decode(record).expect("whole")).collect();
         result
     }
 

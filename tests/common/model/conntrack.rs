@@ -224,12 +224,13 @@ impl World {
             self.trail.push("message judged alone");
             return self.admit_alone(packet, events);
         };
-        let (key, _) = Key::of(about);
+        let (key, sender) = Key::of(about);
         let Some(connection) = self.connections.get(&key).filter(|connection| connection.is_live()) else {
             self.trail.push("about nothing known");
             return self.admit_alone(packet, events);
         };
-        let judgement = self.judge(&key.opening(connection.opener));
+        let raised_by = 2 + u8::from(sender != connection.opener);
+        let judgement = self.judge(&key.opening(connection.opener)).raised_by(raised_by);
         self.trail.push(if judgement.allows() { "related" } else { "related, denied" });
         self.check(packet, &judgement, events)
     }
@@ -314,7 +315,8 @@ impl World {
         length: u64,
         events: &mut Vec<VerdictEvent>,
     ) -> Result<(), Drop> {
-        let judgement = self.judge(&key.opening(connection.opener));
+        let raised_by = u8::from(sender != connection.opener);
+        let judgement = self.judge(&key.opening(connection.opener)).raised_by(raised_by);
         if !judgement.allows() {
             self.trail.push("denied anew");
         }

@@ -106,6 +106,8 @@ pub(super) struct Judgement {
     ipv6: bool,
     pub(super) egress: Option<Decision>,
     pub(super) ingress: Option<Decision>,
+    /// What the packet at hand is to the connection: 0 one of its opener's, 1 a reply; 2 and 3 an error about the one and the other.
+    raised_by: u8,
 }
 
 /// A verdict as an event reports it.
@@ -122,6 +124,7 @@ pub(crate) struct VerdictEvent {
     pub(crate) kind: u8,
     pub(crate) audited: bool,
     pub(crate) cookie: u32,
+    pub(crate) raised_by: u8,
 }
 
 impl Judgement {
@@ -132,6 +135,10 @@ impl Judgement {
             decision.filter(|decision| !decision.allows()).map(|decision| (decision.reason, direction))
         });
         denials.next()
+    }
+
+    pub(super) fn raised_by(self, raised_by: u8) -> Self {
+        Self { raised_by, ..self }
     }
 
     pub(super) fn allows(&self) -> bool {
@@ -151,6 +158,7 @@ impl Judgement {
             kind: decision.kind,
             audited: decision.audited,
             cookie: decision.cookie,
+            raised_by: self.raised_by,
         };
         let egress = self.egress.map(|it| report(it, Direction::Egress, self.source_id, self.destination_identity));
         let ingress = self.ingress.map(|it| report(it, Direction::Ingress, self.destination_id, self.source_identity));
@@ -191,6 +199,7 @@ impl World {
             ipv6: packet.source.is_ipv6(),
             egress: None,
             ingress: None,
+            raised_by: 0,
         };
         // What an endpoint tells itself is its own affair.
         if packet.source == packet.destination {

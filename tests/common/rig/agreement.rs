@@ -53,6 +53,7 @@ pub(crate) fn fate(world: &World, program: &str, ifindex: u32, observed: &Observ
             kind: notify.flags >> 3 & 7,
             audited: notify.flags & 0x40 != 0,
             cookie: notify.cookie,
+            raised_by: notify.raised_by,
         })
         .collect();
     same("verdict events", verdicts, fate.verdicts.clone())

@@ -90,12 +90,14 @@ pub(crate) struct Rig {
 }
 
 /// What one packet brought about.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) verdict: i32,
     pub(crate) packet: Vec<u8>,
     pub(crate) drops: Vec<DropNotify>,
     pub(crate) verdicts: Vec<PolicyVerdictNotify>,
+    /// The records of these verdicts as they stood in the ring.
+    pub(crate) told: Vec<Vec<u8>>,
 }
 
 const MAPS: [&str; 9] = [
@@ -243,23 +245,26 @@ impl Rig {
             test_run(loaded("prelude"), &long_enough, &context, 1)
         };
         let run = run.expect("the test run is accepted");
-        let (drops, verdicts) = self.take_records();
-        Observed { verdict: run.retval as i32, packet: run.data, drops, verdicts }
+        let mut observed = Observed { verdict: run.retval as i32, packet: run.data, ..Observed::default() };
+        self.take_records(&mut observed);
+        observed
     }
 
-    fn take_records(&self) -> (Vec<DropNotify>, Vec<PolicyVerdictNotify>) {
+    fn take_records(&self, observed: &mut Observed) {
         self.ring.consume().expect("the ring is readable");
-        let (mut drops, mut verdicts) = (Vec::new(), Vec::new());
         for record in self.records.borrow_mut().drain(..) {
             match record[0] {
-                DropNotify::TYPE => drops.push(bytemuck::pod_read_unaligned(&record[..size_of::<DropNotify>()])),
+                DropNotify::TYPE => {
+                    observed.drops.push(bytemuck::pod_read_unaligned(&record[..size_of::<DropNotify>()]));
+                }
                 PolicyVerdictNotify::TYPE => {
-                    verdicts.push(bytemuck::pod_read_unaligned(&record[..size_of::<PolicyVerdictNotify>()]));
+                    let notify = bytemuck::pod_read_unaligned(&record[..size_of::<PolicyVerdictNotify>()]);
+                    observed.verdicts.push(notify);
+                    observed.told.push(record);
                 }
                 other => panic!("an event of type {other}"),
             }
         }
-        (drops, verdicts)
     }
 
     pub(crate) fn connection(&self, key: &CtKey) -> Option<CtEntry> {
