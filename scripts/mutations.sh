@@ -33,7 +33,7 @@ trap clean_up EXIT
 # The code as it is now, whatever becomes of it meanwhile.
 code=$scratch/code
 mkdir "$code"
-cp -r bpf tests/bpf/revive.bpf.c "$code"
+cp -r bpf tests/bpf/{revive,meanwhile}.bpf.c "$code"
 
 # ---- the list ----
 
@@ -62,7 +62,7 @@ count=${#names[@]}
 # says how objects are compiled; here it is only done oftener. What plays the datapath in a test is made of the same code.
 compile() {
   local from=$1 to=$2 changed=${3:-} source name
-  for source in "$from"/{lxc,host,netdev,conntrack}.bpf.c "$code/revive.bpf.c"; do
+  for source in "$from"/{lxc,host,netdev,conntrack}.bpf.c "$code"/{revive,meanwhile}.bpf.c; do
     name=$(basename "$source" .bpf.c)
     if [ -n "$changed" ] && ! grep -q "bpf/$changed\b" "$scratch/right/$name.d"; then
       cp "$scratch/right/$name.bpf.o" "$to"

@@ -6,20 +6,23 @@ mod bpf;
 mod conntrack;
 
 use std::env;
-use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
 use conntrack::{Table, tuple};
-use podwire::abi::{CT_WAYS, CtBucket, CtDir, CtEntry, CtKey};
+use podwire::abi::{CtEntry, CtInsert, CtKey, CtRemove};
 use podwire::program::{ObjectImage, call};
 use podwire::tables::{Connection, CtMap, CtState};
 
 /// tests/bpf/revive.bpf.c
 static REVIVE: ObjectImage<'static> =
     ObjectImage::new("revive", include_bytes!(concat!(env!("OUT_DIR"), "/revive.bpf.o")));
+
+/// tests/bpf/meanwhile.bpf.c
+static MEANWHILE: ObjectImage<'static> =
+    ObjectImage::new("meanwhile", include_bytes!(concat!(env!("OUT_DIR"), "/meanwhile.bpf.o")));
 
 fn table(buckets: u32, entries: u32) -> Table {
     Table::with(buckets, entries, &[bpf::object("revive", REVIVE)])
@@ -168,65 +171,39 @@ fn what_is_written_while_it_is_removed_stands_once_or_not_at_all() {
     table.empty_and_check();
 }
 
-/// Whoever writes to a connection away from home has found it before he has that bucket's lock: by then somebody else may stand
-/// there. Here by hand, while the lock is held, so that it happens often enough to show (with more than one CPU).
+/// Whoever changes a connection has found it before he has its bucket's lock: by then somebody else may stand there.
 #[test]
-fn whoever_has_come_meanwhile_is_not_written_over() {
-    let rounds = enough() as u32;
-    // Each round loses an entry.
-    let table = Table::with(2, 16 + rounds, &[]);
+fn whoever_has_come_meanwhile_is_neither_written_over_nor_removed() {
+    let table = Table::of(2, 16, bpf::object("meanwhile", MEANWHILE), &[]);
     let connections = table.conntrack.connections();
     let of = |home: u32| (0..).filter(move |number| connections.places(&tuple(*number)) == [home, 1 - home]);
     let of_home: Vec<u32> = of(0).take(9).collect();
     let (away, other) = (of_home[8], of(1).next().expect("there is no end of them"));
-    [&of_home[..8], &[other]].concat().iter().for_each(|number| table.put(*number, CtState::Established, 86_400));
-    let (written, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let written_twice = || {
-        let before = written.load(Ordering::Relaxed);
-        while written.load(Ordering::Relaxed) < before + 2 {
-            thread::yield_now();
-        }
-    };
-    let lost = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                // Busy at times, where a lock is held for long.
-                drop(table.conntrack.insert(&ended(away)));
-                written.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let lost = (0..rounds).find(|round| {
-            written_twice();
-            !take_the_place_of(&table, away, other, round % 16)
-        });
-        over.store(true, Ordering::Relaxed);
-        lost
-    });
-    assert_eq!(lost, None, "the round after the one in which somebody was written over");
+    [&of_home[..8], &[other, away]].concat().iter().for_each(|number| table.put(*number, CtState::Established, 86_400));
+    let mut both = vec![away, other];
+    both.sort_unstable();
+    assert_eq!((table.in_bucket(1), table.away(0)), (both, 1));
+    let before = sorted(connections.entries_of(1).expect("readable"));
+
+    let key = tuple(away).key().0;
+    let mut work = CtInsert::zeroed();
+    work.entry = *before.iter().find(|entry| entry.key == key).expect("it is there");
+    work.entry.dir[0].expires += 1;
+    call(table.programs.program("podwire_ct_insert").expect("loaded"), &mut work).expect("callable");
+    assert_eq!(work.error, -libc::EBUSY, "to be tried again");
+    assert_eq!(sorted(connections.entries_of(1).expect("readable")), before);
+
+    let mut work = CtRemove { count: 1, ..CtRemove::zeroed() };
+    work.keys[0] = key;
+    call(table.programs.program("podwire_ct_remove").expect("loaded"), &mut work).expect("callable");
+    assert_eq!(work.removed, 0, "to be tried again");
+    assert_eq!(sorted(connections.entries_of(1).expect("readable")), before);
+    table.check_order();
 }
 
-/// Removes a connection of the first bucket's that stands in the second one, and moves one of the second there, as programs could.
-/// False where the latter has gone.
-fn take_the_place_of(table: &Table, leaves: u32, moves: u32, patience: u32) -> bool {
-    let (index, entries) = (table.conntrack.connections().index(), table.conntrack.connections().map());
-    let mut bucket = index.read(1).expect("a bucket");
-    let is_at = |number, way: usize| entries.read(bucket.slot[way]).expect("an entry").key == tuple(number).key().0;
-    let way_of = |number| (0..CT_WAYS).find(|way| bucket.tag[*way] != 0 && is_at(number, *way));
-    let (Some(to), Some(from)) = (way_of(leaves), way_of(moves)) else { return way_of(moves).is_some() };
-    let seals = [0, 1].map(|direction| entries.word(bucket.slot[to], direction * size_of::<CtDir>()).expect("a path"));
-    (bucket.tag[to], bucket.rank[to], bucket.slot[to]) = (bucket.tag[from], bucket.rank[from], bucket.slot[from]);
-    (bucket.tag[from], bucket.rank[from], bucket.lock) = (0, 0, 1);
-    let away = index.half_word(0, offset_of!(CtBucket, away)).expect("a bucket");
-    let lock = index.half_word(1, offset_of!(CtBucket, lock)).expect("a bucket");
-    while lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {}
-    // So that somebody waits for it, and not so long that he gives up.
-    (0..patience).for_each(|_| std::hint::spin_loop());
-    index.write(1, &bucket).expect("a bucket");
-    lock.store(0, Ordering::Release);
-    // Nobody else has the entry, and nobody is led to it any more.
-    away.fetch_sub(1, Ordering::AcqRel);
-    seals.iter().for_each(|seal| _ = seal.fetch_or(CtDir::MOVING.into(), Ordering::AcqRel));
-    true
+fn sorted(mut entries: Vec<CtEntry>) -> Vec<CtEntry> {
+    entries.sort_unstable_by_key(|entry| entry.key);
+    entries
 }
 
 /// A connection that ended long ago.

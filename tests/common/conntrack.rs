@@ -32,10 +32,15 @@ impl Table {
 
     /// One of so many buckets and entries, with other objects beside the collector's.
     pub fn with(buckets: u32, entries: u32, objects: &[ObjectImage<'static>]) -> Self {
+        Self::of(buckets, entries, object("conntrack", embedded::CONNTRACK), objects)
+    }
+
+    /// The same with an object in the place of the collector's.
+    pub fn of(buckets: u32, entries: u32, own: ObjectImage<'static>, objects: &[ObjectImage<'static>]) -> Self {
         let root = BpfRoot::new();
         let mut constants = Constants::new();
         constants.set("cfg_ticks_per_second", ticks_per_second());
-        let loader = Loader::new(root.maps()).object(object("conntrack", embedded::CONNTRACK)).constants(constants);
+        let loader = Loader::new(root.maps()).object(own).constants(constants);
         let loader = objects.iter().fold(loader, |loader, image| loader.object(*image));
         let loader = loader.max_entries("podwire_ct", entries).max_entries("podwire_ct_index", buckets);
         let programs = loader.load_or_adopt(&root.programs()).expect("the programs load");
