@@ -297,7 +297,9 @@ fn metrics_and_debugging_information_tell_of_policy() {
     let world = World::new();
     assert_eq!(world.import("spec: {}").status.code(), Some(1));
     text(&world.import(WEB));
-    assert!(!world.hears(2, PORT));
+    assert!(world.hears(1, PORT) && !world.hears(2, PORT));
+    text(&world.node.podwire(&["endpoint", "config", &id(&world.web).to_string(), "PolicyAuditMode=enable"]));
+    assert!(world.hears(2, PORT));
     let shown = until("the drop is counted", || {
         let shown = text(&world.node.podwire(&["metrics", "list"]));
         shown.contains("Policy denied").then_some(shown)
@@ -314,6 +316,13 @@ fn metrics_and_debugging_information_tell_of_policy() {
     assert_eq!(value("cilium_policy_change_total", "outcome=fail"), 1.0, "a document that is none");
     assert_eq!(value("cilium_policy_implementation_delay_count", ""), 1.0);
     assert!(value("podwire_policy_regeneration_seconds_count", "scope=swap") >= 1.0);
+    // What the policy of the server let in, what it denied, and what it would have but for audit mode; each came out of a client.
+    let verdicts = |labels| value("podwire_policy_verdicts_total", labels);
+    assert_eq!(verdicts("action=allow direction=ingress"), 1.0, "{shown}");
+    assert_eq!(verdicts("action=deny direction=ingress"), 1.0, "{shown}");
+    assert_eq!(verdicts("action=audit direction=ingress"), 1.0, "{shown}");
+    assert!(verdicts("action=allow direction=egress") >= 2.0, "{shown}");
+    assert_eq!(verdicts("action=audit direction=egress") + verdicts("action=deny direction=egress"), 0.0, "{shown}");
     assert!(value("cilium_identity", "type=cluster_local") >= 3.0);
     assert!(value("cilium_identity", "type=node_local") >= 1.0);
     assert!(value("cilium_bpf_map_pressure", "map_name=cilium_ipcache_v2") > 0.0);

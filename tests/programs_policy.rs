@@ -269,6 +269,59 @@ fn verdicts_are_reported_for_each_policy_that_was_asked() {
     });
 }
 
+/// A connection counts when a policy lets it pass, once for each generation and policy that is asked.
+#[test]
+fn what_policies_let_pass_is_counted_by_direction_and_audit() {
+    in_both_families(|scene| {
+        let mut before = scene.let_pass();
+        let mut counted = |scene: &Scene| {
+            let after = scene.let_pass();
+            let moved = [0, 1].map(|row| [0, 1].map(|column| after[row][column] - before[row][column]));
+            before = after;
+            moved
+        };
+        let family = scene.family;
+        // By one policy, by the other, by both.
+        let cases = [
+            ((Web, Outside), [[1, 0], [0, 0]]),
+            ((Outside, Web), [[0, 0], [1, 0]]),
+            ((Host, Web), [[0, 0], [1, 0]]),
+            ((Web, Db), [[1, 0], [1, 0]]),
+            ((Web, Web), [[0, 0], [0, 0]]),
+        ];
+        for ((from, to), expected) in cases {
+            let (asks, answers) = (udp(1000, 53), udp(53, 1000));
+            for generation in 0..2 {
+                assert_eq!(scene.send(from, to, &asks), Passed);
+                assert_eq!(counted(scene), expected, "{from:?} to {to:?} in generation {generation}");
+                assert_eq!(scene.send(from, to, &asks), Passed);
+                assert_eq!(counted(scene), [[0, 0], [0, 0]], "{from:?} to {to:?}, which is known");
+                scene.change(|_| {});
+            }
+            assert_eq!(scene.send(to, from, &answers), Passed);
+            assert_eq!(counted(scene), expected, "a reply of {to:?} to {from:?} has it judged anew");
+            scene.change(|_| {});
+        }
+        // Without a connection each packet counts.
+        for _ in 0..2 {
+            assert_eq!(scene.send(Web, Db, &echo_reply(family, 7)), Passed);
+            assert_eq!(counted(scene), [[1, 0], [1, 0]]);
+        }
+        // What is denied does not, by either side; what is only audited counts as that.
+        scene.policy(Db, &[]);
+        for (from, to, by) in [(Web, Db, Ingress), (Db, Web, Egress)] {
+            assert_eq!(scene.send(from, to, &udp(3, 4)), Dropped(NO_POLICY_MATCHED, by));
+            assert_eq!(counted(scene), [[0, 0], [0, 0]]);
+        }
+        scene.pod(Db).audit = true;
+        scene.change(|_| {});
+        assert_eq!(scene.send(Web, Db, &udp(5, 6)), Passed);
+        assert_eq!(counted(scene), [[1, 0], [0, 1]]);
+        assert_eq!(scene.send(Db, Web, &udp(7, 8)), Passed);
+        assert_eq!(counted(scene), [[0, 1], [1, 0]]);
+    });
+}
+
 /// Both verdicts on Web's connection to Db that the latest packet raised, as lines from the match on.
 fn lines_of_both(scene: &Scene, raised_by: u8) -> [String; 2] {
     let said = |notify: &podwire::abi::PolicyVerdictNotify| {

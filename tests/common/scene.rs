@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use podwire::abi::{CtEntry, MetricsKey, PolicyVerdictNotify};
 use podwire::events::Event;
+use podwire::tables::{PolicyDirection, VerdictCounts};
 
 use super::datapath::{A, B, DEVICE_MAC, FROM_CONTAINER, FROM_NETDEV, GATEWAY4, GATEWAY6, NEIGHBOUR_MAC, OUTSIDE4};
 use super::datapath::{OUTSIDE6, PASS, REDIRECT, SHOT, TO_CONTAINER, hex, source_line};
@@ -305,6 +306,17 @@ impl Scene {
         let (lo, hi, side) = if one <= other { (one, other, Side::Lo) } else { (other, one, Side::Hi) };
         let key = Key { lo, hi, protocol, asker: None };
         self.rig.connection(&agreement::key_to(&key)).map(|entry| (entry, side))
+    }
+
+    /// What policies let pass, by direction (egress, ingress), and what they would not have but for audit mode.
+    pub(crate) fn let_pass(&self) -> [[u64; 2]; 2] {
+        let counts = VerdictCounts::open_pinned(self.rig.node.maps()).and_then(|counts| counts.counts());
+        let of = |direction, audited| {
+            let mut counts = counts.iter().flatten();
+            let count = counts.find(|count| count.direction == direction && count.audited == audited);
+            count.expect("of every kind").connections
+        };
+        [PolicyDirection::Egress, PolicyDirection::Ingress].map(|direction| [of(direction, false), of(direction, true)])
     }
 
     /// How many connections there are.
