@@ -68,6 +68,7 @@ pub struct Datapath {
     synced: AtomicBool,
     /// Held while a simulator is loaded: one at a time uses its folder.
     simulators: Mutex<()>,
+    is_new: bool,
     _locks: [Lock; 2],
 }
 
@@ -126,6 +127,12 @@ impl Datapath {
     /// The connections: to list, to flush, to set how often those that have ended are collected.
     pub fn conntrack(&self) -> &Conntrack {
         &self.conntrack
+    }
+
+    /// Whether nothing was there when it was opened, neither on disk nor in the kernel: who fails before it is of use to
+    /// anybody may drop it and [clean up](Self::cleanup), and nothing is there again.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Whether the programs were found pinned rather than loaded.

@@ -62,6 +62,7 @@ fn somebody_elses_pins_and_devices_are_refused() {
         .expect("pinned");
     let error = node.try_open(TestNode::config()).err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+    assert!(!node.state_dir().exists() && pin.exists(), "as if it had never been tried");
 
     let node = TestNode::new();
     let spec = VethSpec {
@@ -134,6 +135,7 @@ fn a_second_one_with_other_state_is_refused() {
     };
     let error = open(node.bpf.path());
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(!other.path().join("namespace.json").exists(), "what it noted of itself goes again");
     let root = common::bpf::BpfRoot::new();
     let error = open(root.path());
     assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");

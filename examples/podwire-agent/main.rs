@@ -12,6 +12,7 @@ mod socket;
 mod startup;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -21,7 +22,7 @@ use podwire::cni::{DeletionQueue, QueueLock};
 use podwire::endpoint::{EndpointRef, EndpointState};
 use podwire::netlink::AddressEvents;
 use podwire::{Datapath, Error, NodeConfig, Result};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -90,27 +91,49 @@ fn refuse(error: &Error) -> ExitCode {
 fn run(settings: Settings) -> Result<()> {
     let began = Instant::now();
     log::info!("{} starts", agent::version());
-    // What may be somebody else's is taken first: a start that fails for it has changed nothing.
-    let claim = socket::Claim::new(&settings.socket)?;
+    // What may be somebody else's, or refused, is taken first: a start that fails for it has changed nothing.
+    let mut claim = socket::Claim::new(&settings.socket)?;
     let metrics = settings.metrics_addr.map(scrape::listen).transpose()?;
-    let datapath =
-        Datapath::builder().bpf_root(&settings.bpf_root).state_dir(&settings.state_dir).open(node_config(&settings))?;
-    datapath.conntrack().set_interval(settings.gc_interval);
-    startup::tell(&datapath.node());
-    let endpoints = datapath.endpoints().list();
-    let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count();
-    log::info!("{ready} of {} endpoints are back in service", endpoints.len());
-    let agent = Arc::new(Agent::new(datapath, settings)?);
-    let queue = delete_queued(&agent)?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|cause| Error::system("start", "the runtime", cause))?;
-    let result = runtime.block_on(serve(&agent, claim, metrics, queue, began));
+    let inside = runtime.enter();
+    let told_to_end = told_to_end()?;
+    let metrics = metrics.map(scrape::served).transpose()?;
+    let events = AddressEvents::open()?;
+
+    let folders = (settings.bpf_root.clone(), settings.state_dir.clone());
+    let datapath = Datapath::builder().bpf_root(&folders.0).state_dir(&folders.1).open(node_config(&settings))?;
+    let is_new = datapath.is_new();
+    let (agent, listener) = begin(datapath, settings, &mut claim).inspect_err(|_| {
+        // Where there was something, it serves on.
+        if is_new && let Err(error) = Datapath::cleanup(&folders.0, &folders.1) {
+            log::warn!("undoing failed: {error}");
+        }
+    })?;
+    log::info!("serving {} after {:?}", agent.settings.socket.display(), began.elapsed());
+    drop(inside);
+    runtime.block_on(serve(&agent, listener, metrics, events, told_to_end));
+    drop(claim);
     agent.monitor.end();
     runtime.shutdown_timeout(FAREWELL);
-    result
+    Ok(())
+}
+
+/// Makes an agent of the datapath, and listens. Where this fails, nothing has the datapath open any more.
+fn begin(datapath: Datapath, settings: Settings, claim: &mut socket::Claim) -> Result<(Arc<Agent>, UnixListener)> {
+    datapath.conntrack().set_interval(settings.gc_interval);
+    startup::tell(&datapath.node());
+    let endpoints = datapath.endpoints().list();
+    let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count();
+    log::info!("{ready} of {} endpoints are back in service", endpoints.len());
+    // Held until the socket listens.
+    let _queue = delete_queued(&datapath, &settings.socket)?;
+    let listener = claim.listen()?;
+    // Last, because its threads have the datapath, too.
+    Ok((Arc::new(Agent::new(datapath, settings)?), listener))
 }
 
 fn node_config(settings: &Settings) -> NodeConfig {
@@ -132,42 +155,37 @@ fn node_config(settings: &Settings) -> NodeConfig {
 }
 
 /// Deletes what CNI plugins wanted deleted while no agent ran, or what failed then. As long as the lock is held, none is added.
-fn delete_queued(agent: &Agent) -> Result<QueueLock> {
-    DeletionQueue::beside(&agent.settings.socket).drain(|attachment| {
+fn delete_queued(datapath: &Datapath, socket: &Path) -> Result<QueueLock> {
+    DeletionQueue::beside(socket).drain(|attachment| {
         let reference = EndpointRef::CniAttachment {
             container: attachment.container_id.as_str().to_owned(),
             interface: Some(attachment.ifname.as_str().to_owned()),
         };
-        let endpoints = agent.datapath.endpoints();
+        let endpoints = datapath.endpoints();
         endpoints.find(&reference).iter().try_for_each(|endpoint| endpoints.delete(endpoint.id()).map(drop))
     })
 }
 
 async fn serve(
     agent: &Arc<Agent>,
-    claim: socket::Claim,
-    metrics: Option<std::net::TcpListener>,
-    queue: QueueLock,
-    began: Instant,
-) -> Result<()> {
-    // Before the socket exists, so that nobody can end the agent in a way that it does not notice.
-    let told_to_end = told_to_end()?;
+    listener: UnixListener,
+    metrics: Option<TcpListener>,
+    events: AddressEvents,
+    told_to_end: impl Future<Output = &'static str>,
+) {
     if let Some(listener) = metrics {
-        tokio::spawn(scrape::serve(Arc::clone(agent), scrape::served(listener)?));
+        tokio::spawn(scrape::serve(Arc::clone(agent), listener));
     }
-    let listener = claim.listen()?;
-    drop(queue);
-    log::info!("serving {} after {:?}", agent.settings.socket.display(), began.elapsed());
     let serving = tokio::spawn(serve_api(Arc::clone(agent), listener));
     tokio::spawn(remove_leftovers(Arc::clone(agent)));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "datapath-maintenance", MAINTENANCE, |agent| {
         agent.datapath.maintain()
     }));
-    let (follower, events) = (Arc::clone(agent), AddressEvents::open()?);
+    let follower = Arc::clone(agent);
     thread::spawn(move || follow_node(&follower, events));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "conntrack", CONNTRACK, Agent::collect_connections));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "cni-delete-queue", QUEUED, |agent| {
-        delete_queued(agent).map(drop)
+        delete_queued(&agent.datapath, &agent.settings.socket).map(drop)
     }));
 
     let signal = told_to_end.await;
@@ -176,8 +194,6 @@ async fn serve(
     if tokio::time::timeout(FAREWELL, serving).await.is_err() {
         log::warn!("requests under way were cut off after {FAREWELL:?}");
     }
-    let socket = &agent.settings.socket;
-    std::fs::remove_file(socket).map_err(|cause| Error::system("remove", socket.display().to_string(), cause))
 }
 
 async fn serve_api(agent: Arc<Agent>, listener: UnixListener) {

@@ -20,31 +20,31 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const BACKLOG: i32 = 1024;
 
 /// A socket's path, taken before anything else is made: whoever connects is refused, as if there were no agent, until it
-/// [listens](Self::listen). Gone when dropped before.
+/// [listens](Self::listen). Gone when dropped, with the folders that were made for it.
 pub(crate) struct Claim {
     socket: Option<OwnedFd>,
     path: PathBuf,
     /// Which file it is.
     inode: u64,
+    /// The folders that were not there before, innermost first.
+    folders: Vec<PathBuf>,
 }
 
 impl Claim {
     /// Takes the path. A socket that nobody serves any more is replaced; one that is served, and anything that is no socket, is
     /// left alone.
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|cause| Error::system("create", folder.display().to_string(), cause))?;
-        }
-        make_room(path)?;
-        let (socket, inode) =
-            bind(path).map_err(|cause| Error::system("listen at", path.display().to_string(), cause))?;
-        Ok(Self { socket: Some(socket), path: path.to_owned(), inode })
+        let folders = make_folders(path)?;
+        let bound = make_room(path)
+            .and_then(|()| bind(path).map_err(|cause| Error::system("listen at", path.display().to_string(), cause)));
+        let (socket, inode) = bound.inspect_err(|_| remove_folders(&folders))?;
+        Ok(Self { socket: Some(socket), path: path.to_owned(), inode, folders })
     }
 
     /// Listens from now on. An agent that was started meanwhile, and refused for another reason, may have taken the path away.
-    pub(crate) fn listen(mut self) -> Result<UnixListener> {
+    pub(crate) fn listen(&mut self) -> Result<UnixListener> {
         if inode(&self.path) != Some(self.inode) {
-            self = Self::new(&self.path)?;
+            *self = Self::new(&self.path)?;
         }
         let failed = |cause| Error::system("listen at", self.path.display().to_string(), cause);
         let Some(socket) = self.socket.take() else { return Err(failed(rustix::io::Errno::BADF.into())) };
@@ -55,10 +55,28 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.socket.is_some() && inode(&self.path) == Some(self.inode) {
+        if inode(&self.path) == Some(self.inode) {
             // What remains is a socket that nobody serves, which the next agent replaces.
             let _ = fs::remove_file(&self.path);
         }
+        remove_folders(&self.folders);
+    }
+}
+
+/// Makes the folders that lead to the path; returns those that were missing.
+fn make_folders(path: &Path) -> Result<Vec<PathBuf>> {
+    let Some(folder) = path.parent() else { return Ok(Vec::new()) };
+    let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+    let made = fs::create_dir_all(folder).map_err(|cause| Error::system("create", folder.display().to_string(), cause));
+    made.inspect_err(|_| remove_folders(&missing))?;
+    Ok(missing)
+}
+
+/// Those in which there is something else stay.
+fn remove_folders(folders: &[PathBuf]) {
+    for folder in folders {
+        let _ = fs::remove_dir(folder);
     }
 }
 

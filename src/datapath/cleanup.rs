@@ -42,14 +42,7 @@ impl Datapath {
         remove_pins(&paths, &mut report)?;
         // What is locked can be neither unmounted nor removed.
         drop(locks);
-        if let Some(mounted) = load_document::<PathBuf>(&paths.state(MOUNTED), 1)?
-            && bpffs::unmount_if_empty(&mounted)?
-        {
-            report.done.push(format!("unmounted the bpffs on {}", mounted.display()));
-        }
-        if paths.remove_state()? {
-            report.done.push(format!("removed the state in {}", paths.state_dir.display()));
-        }
+        remove_state(&paths, &mut report)?;
         Ok(report)
     }
 
@@ -76,6 +69,19 @@ impl Datapath {
         }
         Ok(plan)
     }
+}
+
+/// Unmounts the bpffs that was mounted, and removes what is on disk.
+pub(super) fn remove_state(paths: &Paths, report: &mut CleanedUp) -> Result<()> {
+    if let Some(mounted) = load_document::<PathBuf>(&paths.state(MOUNTED), 1)?
+        && bpffs::unmount_if_empty(&mounted)?
+    {
+        report.done.push(format!("unmounted the bpffs on {}", mounted.display()));
+    }
+    if paths.remove_state()? {
+        report.done.push(format!("removed the state in {}", paths.state_dir.display()));
+    }
+    Ok(())
 }
 
 /// Keeps everybody else away from what there is.

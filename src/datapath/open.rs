@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::config::NodeConfig;
 use super::follow::{self, Followed};
 use super::node::{self, Node, NodeDevice, Paths};
-use super::{Datapath, host, namespace, policy, routes, sysctls};
+use super::{CleanedUp, Datapath, cleanup, host, namespace, policy, routes, sysctls};
 use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
@@ -32,23 +32,42 @@ pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     routes::check_ranges(&Socket::open()?, config)?;
     paths.create_state_dir()?;
     let state = Lock::acquire(paths.state("lock"))?;
-    namespace::claim(&paths)?;
-    if bpffs::ensure_mounted(&paths.bpf_root)? == Mounted::Now {
-        info!("mounted a bpffs on {}", paths.bpf_root.display());
-        save_document(&paths.state(MOUNTED), 1, &paths.bpf_root)?;
-    }
-    let pins = Lock::acquire_directory(&paths.bpf_root)?;
-    refuse_foreign_pins(&paths)?;
-
-    let before = !is_new(&paths)?;
-    let opened = bring_up(paths.clone(), config, [state, pins]);
-    if opened.is_err() && !before {
-        // Nothing was there, so that whatever is there now was made by this attempt.
-        if let Err(error) = Datapath::cleanup(&paths.bpf_root, &paths.state_dir) {
-            warn!("undoing failed: {error}");
+    namespace::check(&paths)?;
+    let (is_new, is_noted) = (is_new(&paths)?, paths.state(namespace::FILE).exists());
+    // Where nothing was there, whatever is there now was made by this attempt.
+    let pins = match claim(&paths) {
+        Ok(pins) => pins,
+        Err(error) => {
+            if !is_noted {
+                undone(cleanup::remove_state(&paths, &mut CleanedUp::default()));
+            }
+            return Err(error);
         }
+    };
+    let opened = bring_up(paths.clone(), config, [state, pins], is_new);
+    if opened.is_err() && is_new {
+        undone(Datapath::cleanup(&paths.bpf_root, &paths.state_dir).map(drop));
     }
     opened
+}
+
+fn undone(outcome: Result<()>) {
+    if let Err(error) = outcome {
+        warn!("undoing failed: {error}");
+    }
+}
+
+/// Takes the root of the pins, and notes whose the state is.
+fn claim(paths: &Paths) -> Result<Lock> {
+    namespace::claim(paths)?;
+    if bpffs::ensure_mounted(&paths.bpf_root)? == Mounted::Now {
+        info!("mounted a bpffs on {}", paths.bpf_root.display());
+        save_document(&paths.state(MOUNTED), 1, &paths.bpf_root)
+            .inspect_err(|_| undone(bpffs::unmount_if_empty(&paths.bpf_root).map(drop)))?;
+    }
+    let pins = Lock::acquire_directory(&paths.bpf_root)?;
+    refuse_foreign_pins(paths)?;
+    Ok(pins)
 }
 
 /// Whether there is nothing yet, neither on disk nor in the kernel, that a datapath takes over.
@@ -57,7 +76,7 @@ fn is_new(paths: &Paths) -> Result<bool> {
     Ok(!known && host::find_own(&Socket::open()?, &paths.state_dir)?.is_none())
 }
 
-fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datapath> {
+fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2], is_new: bool) -> Result<Datapath> {
     let ipam = Arc::new(open_ipam(&paths, config)?);
     let socket = Socket::open()?;
     let (mut node, router) = prepare_devices(&socket, &paths, config, &ipam)?;
@@ -117,6 +136,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2]) -> Result<Datap
         conntrack,
         synced: AtomicBool::new(false),
         simulators: Default::default(),
+        is_new,
         _locks: locks,
     })
 }

@@ -110,6 +110,34 @@ fn a_start_refused_for_what_others_serve_has_changed_nothing() {
 }
 
 #[test]
+fn a_start_that_fails_late_leaves_what_it_found() {
+    let node = Node::new();
+    let start = || node.spawn(&["--ipv4-range", "10.66.0.0/24"]);
+    let devices =
+        || -> Vec<_> { node.netns.socket().links().expect("devices").into_iter().map(|link| link.name).collect() };
+    let queue = DeletionQueue::beside(&node.socket());
+    fs::write(queue.dir(), "in the way").expect("a file");
+    assert_eq!(start().wait().code(), Some(1));
+    assert!(node.log().contains("deleteQueue"), "{}", node.log());
+    assert_eq!(devices(), ["lo"], "nothing was there");
+    assert!(!node.socket().exists() && !node.state_dir().exists() && !node.root.maps().exists());
+
+    fs::remove_file(queue.dir()).expect("our own file");
+    let agent = node.start();
+    let [pod] = pods();
+    let endpoint = node.create(&pod, "web", &[]);
+    assert!(agent.terminate().success());
+    let before = devices();
+    fs::remove_dir_all(queue.dir()).expect("the queue");
+    fs::write(queue.dir(), "in the way").expect("a file");
+    assert_eq!(start().wait().code(), Some(1));
+    assert_eq!(devices(), before, "what was there serves on");
+    fs::remove_file(queue.dir()).expect("our own file");
+    let _agent = node.start();
+    node.client().endpoint(&id(&endpoint).into()).expect("it is still there");
+}
+
+#[test]
 fn the_start_is_told_in_full() {
     let node = Node::new();
     let _agent = node.start();
