@@ -12,6 +12,7 @@ mod node;
 mod open;
 mod policy;
 mod routes;
+mod served;
 pub mod simulator;
 mod status;
 mod sysctls;
@@ -32,6 +33,8 @@ pub use simulator::Simulator;
 pub use status::{Health, Status};
 
 use follow::Followed;
+#[cfg(feature = "cni")]
+pub(crate) use served::{QUEUE, QUEUE_LOCK, QUEUED};
 
 use crate::conntrack::{Collected, Conntrack};
 use crate::endpoint::EndpointManager;

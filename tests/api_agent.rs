@@ -15,7 +15,8 @@ mod life;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use common::agent::{Node, addresses, id, until};
 use common::netns::TestNetns;
@@ -24,6 +25,7 @@ use podwire::api::{
     Client, EndpointChangeRequest, EndpointHealthStatus, EndpointKey, EndpointState, IpamRequest,
     LabelConfigurationSpec, MapAction, MonitorFilter, MonitorType, Options,
 };
+use podwire::cni::{Attachment, DeletionQueue};
 use podwire::ipam::Family;
 use podwire::netlink::AddressSpec;
 use podwire::tables::LxcMap;
@@ -436,11 +438,19 @@ fn every_command_works_against_the_agent() {
     let busy = node.podwire(&forced);
     assert!(!busy.status.success() && String::from_utf8_lossy(&busy.stderr).contains("in use"), "{busy:?}");
     assert!(agent.terminate().success());
+    // Killed agents leave their sockets, plugins that meet no agent what they want deleted.
+    drop(UnixListener::bind(node.socket()).expect("a socket"));
+    let queue = DeletionQueue::beside(&node.socket());
+    let attachment = Attachment::new("somebody", "eth0").expect("valid names");
+    queue.lock(Duration::from_secs(5)).expect("nobody holds it").push(&attachment).expect("there is room");
     let plan = node.podwire(&cleanup);
     assert_eq!(plan.status.code(), Some(1), "refused without --force");
     assert!(String::from_utf8_lossy(&plan.stdout).contains("cilium_host"), "{plan:?}");
     text(&node.podwire(&forced));
     let devices: Vec<_> = node.netns.socket().links().expect("devices").into_iter().map(|link| link.name).collect();
     assert_eq!(devices, ["lo"]);
+    let left: Vec<_> =
+        fs::read_dir(node.folder.path()).expect("its folder").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["log"], "nothing of ours but what the test wrote");
     assert_eq!(text(&node.podwire(&forced)), "Nothing to remove\n");
 }

@@ -105,7 +105,8 @@ fn run(settings: Settings) -> Result<()> {
     let events = AddressEvents::open()?;
 
     let folders = (settings.bpf_root.clone(), settings.state_dir.clone());
-    let datapath = Datapath::builder().bpf_root(&folders.0).state_dir(&folders.1).open(node_config(&settings))?;
+    let builder = Datapath::builder().bpf_root(&folders.0).state_dir(&folders.1).socket(&settings.socket);
+    let datapath = builder.open(node_config(&settings))?;
     let is_new = datapath.is_new();
     let (agent, listener) = begin(datapath, settings, &mut claim).inspect_err(|_| {
         // Where there was something, it serves on.

@@ -1,12 +1,13 @@
 //! Deletions that met no agent, kept on disk until one starts.
 //!
-//! The directory lies beside the agent's socket. A lock file decides the race between a plugin that finds no agent and an
-//! agent that starts at this moment: the plugin asks the agent once more while it holds the lock before it writes; the
-//! agent holds the lock from before it reads the directory until its socket listens.
+//! The directory lies beside the agent's socket, and is made by whoever comes first. A lock file decides the race between a plugin that
+//! finds no agent and an agent that starts at this moment: the plugin asks the agent once more while it holds the lock before it writes;
+//! the agent holds the lock from before it reads the directory until its socket listens. A clean-up removes both, so that a lock counts
+//! only while its file is the one in the directory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::attachment::{Attachment, fnv1a};
+use crate::datapath::{QUEUE, QUEUE_LOCK, QUEUED};
 use crate::{Error, Result, state};
 
 /// How many deletions are kept. Beyond, DEL fails, so that the runtime itself remembers and repeats it.
 const QUEUE_MAX: usize = 256;
-const LOCK_FILE: &str = "lockfile";
-const SUFFIX: &str = ".delete";
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Deletions kept for an agent.
@@ -41,7 +41,7 @@ struct Entry {
 impl DeletionQueue {
     /// The queue of the agent that listens on a socket: `deleteQueue` in the socket's directory.
     pub fn beside(socket: &Path) -> Self {
-        Self { dir: socket.with_file_name("deleteQueue") }
+        Self { dir: socket.with_file_name(QUEUE) }
     }
 
     /// Where the deletions are.
@@ -52,31 +52,41 @@ impl DeletionQueue {
     /// Takes the queue's lock, waiting for another holder; fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) when
     /// that takes longer than `patience`.
     pub fn lock(&self, patience: Duration) -> Result<QueueLock> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&self.dir)
-            .map_err(|error| Error::system("create directory", self.dir.display().to_string(), error))?;
-        let path = self.dir.join(LOCK_FILE);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| Error::system("open", path.display().to_string(), error))?;
+        let path = self.dir.join(QUEUE_LOCK);
         let deadline = Instant::now() + patience;
         loop {
+            let file = self.open_lock(&path)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(QueueLock { dir: self.dir.clone(), _file: file }),
+                Ok(()) if is_at(&file, &path) => return Ok(QueueLock { dir: self.dir.clone(), _file: file }),
+                // A clean-up took the queue away, which is made anew.
+                Ok(()) if Instant::now() < deadline => {}
                 Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => {
                     let detail = format!("not released within {} ms", patience.as_millis());
                     return Err(Error::Busy { object: path.display().to_string(), detail });
                 }
                 Err(error) => return Err(Error::system("lock", path.display().to_string(), error)),
             }
         }
+    }
+
+    /// The lock's file, in a directory that only root may look into; others may pass on the way to it, where the socket is.
+    fn open_lock(&self, path: &Path) -> Result<File> {
+        let above = self.dir.parent().map_or(Ok(()), fs::create_dir_all);
+        let made = above.and_then(|()| fs::DirBuilder::new().mode(state::DIR_MODE).create(&self.dir));
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::system("create directory", self.dir.display().to_string(), error));
+            }
+            _ => {}
+        }
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(state::FILE_MODE)
+            .open(path)
+            .map_err(|error| Error::system("open", path.display().to_string(), error))
     }
 
     /// Hands every queued deletion to `delete` and removes those it reports done; one whose endpoint does not exist is
@@ -122,7 +132,7 @@ impl QueueLock {
         };
         let content = serde_json::to_vec(&entry)
             .map_err(|error| Error::system("encode", attachment.to_string(), io::Error::from(error)))?;
-        let path = self.dir.join(format!("{:016x}{SUFFIX}", fnv1a(&content)));
+        let path = self.dir.join(format!("{:016x}{QUEUED}", fnv1a(&content)));
         if path.exists() {
             return Ok(());
         }
@@ -151,7 +161,7 @@ impl QueueLock {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.to_str().is_some_and(|path| path.ends_with(SUFFIX)) {
+            if path.to_str().is_some_and(|path| path.ends_with(QUEUED)) {
                 found.push(path);
             }
         }
@@ -165,6 +175,13 @@ fn read(path: &Path) -> Result<Attachment> {
     let corrupt = |reason: String| Error::Corrupt { path: path.to_owned(), reason };
     let entry: Entry = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
     Attachment::new(&entry.container_id, &entry.ifname).map_err(|error| corrupt(error.to_string()))
+}
+
+/// Whether a file that is open is the one of this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: io::Result<fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+    let open = identity(file.metadata());
+    open.is_some() && open == identity(fs::metadata(path))
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -231,6 +248,21 @@ mod tests {
         assert_eq!(queue.lock(PATIENCE).expect_err("held").kind(), ErrorKind::Busy);
         drop(held);
         queue.lock(PATIENCE).expect("free again");
+    }
+
+    #[test]
+    fn a_queue_that_is_taken_away_meanwhile_is_made_anew() {
+        let (_dir, queue) = queue();
+        let held = queue.lock(PATIENCE).expect("free");
+        let old = File::open(queue.dir().join(QUEUE_LOCK)).expect("there");
+        fs::remove_dir_all(queue.dir()).expect("removed");
+        assert!(held.push(&attachment(1)).is_err(), "it would be lost");
+        assert!(!is_at(&old, &queue.dir().join(QUEUE_LOCK)));
+        let lock = queue.lock(PATIENCE).expect("another file, which nobody holds");
+        assert!(!is_at(&old, &queue.dir().join(QUEUE_LOCK)));
+        lock.push(&attachment(1)).expect("room");
+        let mode = fs::metadata(queue.dir()).expect("made").mode();
+        assert_eq!(mode & 0o777, 0o700, "only root looks into it");
     }
 
     #[test]

@@ -11,11 +11,16 @@ use crate::Result;
 pub struct DatapathBuilder {
     bpf_root: PathBuf,
     state_dir: PathBuf,
+    socket: Option<PathBuf>,
 }
 
 impl Default for DatapathBuilder {
     fn default() -> Self {
-        Self { bpf_root: PathBuf::from("/sys/fs/bpf"), state_dir: PathBuf::from("/var/run/podwire/state") }
+        Self {
+            bpf_root: PathBuf::from("/sys/fs/bpf"),
+            state_dir: PathBuf::from("/var/run/podwire/state"),
+            socket: None,
+        }
     }
 }
 
@@ -32,6 +37,13 @@ impl DatapathBuilder {
         self
     }
 
+    /// The socket that CNI plugins find the caller by. It is noted, so that a clean-up finds what is left of it when nobody serves it
+    /// any more, and the deletions that plugins queued beside it.
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
     /// Opens the datapath of the calling thread's network namespace: takes over what is there, creates what is missing.
     /// Endpoints found on disk are in force when this returns. Nothing that is there already is removed; where nothing was
     /// there and this fails, nothing is there again.
@@ -42,6 +54,6 @@ impl DatapathBuilder {
     /// CAP_BPF and CAP_NET_ADMIN, `Foreign` for devices, filters or pins of somebody else, `LayoutMismatch` for pinned maps of
     /// another layout.
     pub fn open(self, config: NodeConfig) -> Result<Datapath> {
-        open::open(Paths::new(&self.bpf_root, &self.state_dir), &config)
+        open::open(Paths::new(&self.bpf_root, &self.state_dir), self.socket.as_deref(), &config)
     }
 }

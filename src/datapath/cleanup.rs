@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::node::{Node, Paths};
 use super::open::MOUNTED;
-use super::{Datapath, host, namespace, node, sysctls};
+use super::{Datapath, host, namespace, node, served, sysctls};
 use crate::endpoint::{is_ours, recorded_devices};
 use crate::netlink::Socket;
 use crate::program::{AttachMode, Attacher, Device, Direction, bpffs};
@@ -21,7 +21,7 @@ pub struct CleanedUp {
 
 impl Datapath {
     /// Removes what a datapath made in the calling thread's network namespace, in its root of pins and its state directory,
-    /// and puts sysctls back. Works without an agent; what is gone already is fine, so that it can be repeated.
+    /// the socket that nobody serves any more with the deletions queued beside it, and puts sysctls back. Works without an agent; what is gone already is fine, so that it can be repeated.
     ///
     /// # Errors
     ///
@@ -64,6 +64,7 @@ impl Datapath {
         }
         plan.extend(sysctls::changed(&paths.state_dir)?);
         plan.extend(pins(&paths).into_iter().map(|pin| format!("pin {}", pin.display())));
+        plan.extend(served::left(&paths)?.iter().map(|path| format!("{}", path.display())));
         if state_dir.exists() {
             plan.push(format!("the state in {}", paths.state_dir.display()));
         }
@@ -78,6 +79,7 @@ pub(super) fn remove_state(paths: &Paths, report: &mut CleanedUp) -> Result<()> 
     {
         report.done.push(format!("unmounted the bpffs on {}", mounted.display()));
     }
+    report.done.extend(served::remove(paths)?.iter().map(|path| format!("removed {}", path.display())));
     if paths.remove_state()? {
         report.done.push(format!("removed the state in {}", paths.state_dir.display()));
     }

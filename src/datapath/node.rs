@@ -9,7 +9,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{IDENTITIES, POLICIES};
-use super::{namespace, open, sysctls};
+use super::{namespace, open, served, sysctls};
 use crate::program::Device;
 use crate::state::{create_dir, remove_leftovers};
 use crate::tables::{PolicyMap, catalog};
@@ -32,7 +32,7 @@ pub(super) struct Paths {
 }
 
 /// The files and folders that a datapath makes in its state directory.
-const STATE: [&str; 10] = [
+const STATE: [&str; 11] = [
     "endpoints",
     "ipam",
     IDENTITIES,
@@ -42,6 +42,7 @@ const STATE: [&str; 10] = [
     sysctls::FORWARDING,
     namespace::FILE,
     open::MOUNTED,
+    served::FILE,
     "lock",
 ];
 

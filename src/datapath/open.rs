@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -11,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::config::NodeConfig;
 use super::follow::{self, Followed};
 use super::node::{self, Node, NodeDevice, Paths};
-use super::{CleanedUp, Datapath, cleanup, host, namespace, policy, routes, sysctls};
+use super::{CleanedUp, Datapath, cleanup, host, namespace, policy, routes, served, sysctls};
 use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
 use crate::events::EventReader;
@@ -26,7 +27,7 @@ use crate::{Error, ErrorKind, Result};
 /// The file of the state directory that says which bpffs we mounted.
 pub(super) const MOUNTED: &str = "bpffs.json";
 
-pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
+pub(super) fn open(paths: Paths, socket: Option<&Path>, config: &NodeConfig) -> Result<Datapath> {
     config.validate()?;
     program::features::check_privileges()?;
     routes::check_ranges(&Socket::open()?, config)?;
@@ -35,7 +36,7 @@ pub(super) fn open(paths: Paths, config: &NodeConfig) -> Result<Datapath> {
     namespace::check(&paths)?;
     let (is_new, is_noted) = (is_new(&paths)?, paths.state(namespace::FILE).exists());
     // Where nothing was there, whatever is there now was made by this attempt.
-    let pins = match claim(&paths) {
+    let pins = match claim(&paths, socket) {
         Ok(pins) => pins,
         Err(error) => {
             if !is_noted {
@@ -58,8 +59,9 @@ fn undone(outcome: Result<()>) {
 }
 
 /// Takes the root of the pins, and notes whose the state is.
-fn claim(paths: &Paths) -> Result<Lock> {
+fn claim(paths: &Paths, socket: Option<&Path>) -> Result<Lock> {
     namespace::claim(paths)?;
+    socket.map_or(Ok(()), |socket| served::note(paths, socket))?;
     if bpffs::ensure_mounted(&paths.bpf_root)? == Mounted::Now {
         info!("mounted a bpffs on {}", paths.bpf_root.display());
         save_document(&paths.state(MOUNTED), 1, &paths.bpf_root)
