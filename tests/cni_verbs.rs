@@ -254,6 +254,23 @@ fn a_deletion_that_cannot_be_kept_is_the_runtimes_again() {
     host.assert_clean(&[&pod]);
 }
 
+#[test]
+fn a_second_way_out_of_a_container_is_refused_by_name() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let conf = host.conf("1.0.0");
+    let result = host.add("abc", &pod, &conf);
+    let second = Call { ifname: "net1", ..call("ADD", "abc", pod.path()) };
+    let error = host.refused(&second, &conf, 106);
+    for named in ["net1", "beside eth0", "0.0.0.0/0", "::/0", "10.8.0.254/32", "DEL eth0 first"] {
+        assert!(error.to_string().contains(named), "{named}: {error}");
+    }
+    assert!(pod.socket().link_by_name("net1").is_err(), "taken back");
+    assert_eq!(host.devices().len(), 1);
+    host.call(&call("CHECK", "abc", pod.path()), &with_result(conf.clone(), &result)).expect("the first is as it was");
+    host.call(&Call { command: "DEL", ..second }, &conf).expect("there is none");
+    host.call(&call("CHECK", "abc", pod.path()), &with_result(conf.clone(), &result)).expect("still");
+}
+
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What may be wrong, and how CHECK names it.

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     AddressesExhausted,
     /// 105: (GC) some of what is no longer valid could not be freed.
     GarbageRemains,
+    /// 106: a route that the interface needs is another interface's.
+    RouteTaken,
     /// 999: anything else.
     Internal,
 }
@@ -67,6 +69,7 @@ impl ErrorCode {
             Self::AlreadyAttached => 103,
             Self::AddressesExhausted => 104,
             Self::GarbageRemains => 105,
+            Self::RouteTaken => 106,
             Self::Internal => 999,
         }
     }

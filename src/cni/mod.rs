@@ -29,6 +29,7 @@
 //! | 103 | ADD of what is attached already |
 //! | 104 | no address is left |
 //! | 105 | (GC) something could not be freed |
+//! | 106 | (ADD) a route that the interface needs is another interface's |
 //! | 999 | anything else |
 
 mod add;
