@@ -42,6 +42,36 @@ fn text(output: &std::process::Output) -> String {
 }
 
 #[test]
+fn an_endpoint_whose_pod_is_down_is_not_connected() {
+    let node = Node::new();
+    let agent = node.start();
+    let [pod] = pods();
+    let web = EndpointKey::Id(id(&node.create(&pod, "web", &[])));
+    let health = node.client().endpoint_health(&web).expect("its health");
+    assert!(health.connected && health.overall_health == Some(EndpointHealthStatus::Ok), "{health:?}");
+    let listed = |node: &Node| text(&node.podwire(&["endpoint", "list"]));
+    assert!(!listed(&node).contains("not connected"));
+    let socket = pod.socket();
+    // As a plugin leaves it that dies before it has configured the pod's side.
+    socket.link_set_down(socket.link_by_name("eth0").expect("its device").index).expect("down");
+    let unconnected = |node: &Node| {
+        let health = node.client().endpoint_health(&web).expect("its health");
+        (!health.connected).then_some(health)
+    };
+    // Linux 6.1 notices a little later.
+    until("the carrier is lost", || unconnected(&node));
+    assert!(agent.terminate().success());
+    let _agent = node.start();
+    let health = unconnected(&node).expect("a restart changes nothing of it");
+    assert_eq!(health.overall_health, Some(EndpointHealthStatus::Failure));
+    assert!(health.reasons[0].contains("no carrier: eth0 inside of the container is down"), "{health:?}");
+    let listed = listed(&node);
+    assert!(listed.contains("ready") && listed.contains("not connected"), "{listed}");
+    let shown = node.podwire(&["endpoint", "health", &web.to_string()]);
+    assert_eq!(shown.status.code(), Some(1), "{shown:?}");
+}
+
+#[test]
 fn endpoints_from_creation_to_removal() {
     let node = Node::new();
     let agent = node.start();

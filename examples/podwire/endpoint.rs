@@ -150,7 +150,9 @@ fn row(endpoint: &Endpoint) -> Vec<String> {
     let ipv6 = address(|pair| pair.ipv6.map(|address| address.to_string()));
     let ipv4 = address(|pair| pair.ipv4.map(|address| address.to_string()));
     let id = endpoint.id.map_or_else(unknown, |id| id.to_string());
+    let connected = status.health.as_ref().is_none_or(|health| health.connected);
     let state = status.state.map_or_else(unknown, |state| state.to_string());
+    let state = if connected || state != "ready" { state } else { format!("{state}\nnot connected") };
     vec![id, ingress.to_owned(), egress.to_owned(), identity, labels, ipv6, ipv4, state]
 }
 

@@ -284,7 +284,7 @@ pub struct EndpointHealth {
     /// Its programs and map entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bpf: Option<EndpointHealthStatus>,
-    /// Whether its devices are there.
+    /// Whether its device is there and carries packets.
     #[serde(skip_serializing_if = "is_false")]
     pub connected: bool,
     /// The worst of all.

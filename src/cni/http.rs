@@ -108,6 +108,7 @@ impl Agent for HttpAgent {
         let mut words: Vec<String> =
             parts.iter().filter_map(|(name, status)| Some(format!("{name} {}", status.as_ref()?))).collect();
         words.push(if health.connected { "connected" } else { "not connected" }.to_owned());
+        words.extend(health.reasons);
         let failed = |status: &Option<EndpointHealthStatus>| *status == Some(EndpointHealthStatus::Failure);
         let healthy = !failed(&health.overall_health) && !failed(&health.bpf) && health.connected;
         Ok(EndpointHealth { healthy, summary: words.join(", ") })

@@ -232,11 +232,17 @@ impl EndpointManager {
         self.table.lock().by_device(index).is_some()
     }
 
-    /// Checks that what is in the kernel is what the endpoint needs: its device, up; its row; its addresses; its programs.
+    /// Checks that what is in the kernel is what the endpoint needs: its device, up and with a carrier; its row; its addresses; its programs.
     /// The answer lists what is wrong; empty for a healthy endpoint.
     pub fn check(&self, id: EndpointId) -> Result<Vec<String>> {
         let entry = self.entry(id)?;
         regeneration::check(self, &entry.record())
+    }
+
+    /// Why no packet passes the endpoint's device, where that is so: it is gone, down, or without a carrier.
+    pub fn unconnected(&self, id: EndpointId) -> Result<Option<String>> {
+        let entry = self.entry(id)?;
+        regeneration::unconnected(self, &entry.record())
     }
 
     /// Says which devices are the node's own: none of them can be an endpoint's.

@@ -59,22 +59,30 @@ pub(super) fn reattach(manager: &EndpointManager) {
     }
 }
 
+/// Why no packet passes the endpoint's device, in words.
+pub(super) fn unconnected(manager: &EndpointManager, record: &EndpointRecord) -> Result<Option<String>> {
+    let name = &record.device;
+    let link = match manager.wiring.socket.link_by_index(record.ifindex) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(format!("device {name} is gone"))),
+        link => link?,
+    };
+    Ok(if link.name != *name {
+        Some(format!("device {} is named {}, not {name}", record.ifindex, link.name))
+    } else if !link.is_up {
+        Some(format!("device {name} is down"))
+    } else if !link.is_running {
+        Some(format!("device {name} has no carrier: {} inside of the container is down", record.interface))
+    } else {
+        None
+    })
+}
+
 /// What is not as the endpoint needs it, in words.
 pub(super) fn check(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<String>> {
     let wiring = &manager.wiring;
-    let mut wrong = Vec::new();
-    match wiring.socket.link_by_index(record.ifindex) {
-        Err(error) if error.kind() == ErrorKind::NotFound => wrong.push(format!("device {} is gone", record.device)),
-        link => {
-            let link = link?;
-            if link.name != record.device {
-                wrong.push(format!("device {} is named {}, not {}", record.ifindex, link.name, record.device));
-            } else if !link.is_up {
-                wrong.push(format!("device {} is down", record.device));
-            } else if !wiring.is_attached(record)? {
-                wrong.push(format!("the programs are not attached to {}", record.device));
-            }
-        }
+    let mut wrong: Vec<String> = unconnected(manager, record)?.into_iter().collect();
+    if wrong.is_empty() && !wiring.is_attached(record)? {
+        wrong.push(format!("the programs are not attached to {}", record.device));
     }
     if wiring.rows.lookup(record.ifindex)? != Some(row(record)) {
         wrong.push(format!("podwire_endpoints has no or another row for device {}", record.ifindex));

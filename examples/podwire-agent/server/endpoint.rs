@@ -116,13 +116,14 @@ pub(super) async fn delete_many(State(agent): Node, wanted: MaybeSent<EndpointBa
 pub(super) async fn healthz(State(agent): Node, name: Named) -> Reply<Json<EndpointHealth>> {
     blocking(move || {
         let endpoint = one(&agent, &name)?;
-        let faults = agent.datapath.endpoints().check(endpoint.id())?;
+        let endpoints = agent.datapath.endpoints();
+        let (unconnected, faults) = (endpoints.unconnected(endpoint.id())?, endpoints.check(endpoint.id())?);
         for fault in &faults {
             log::warn!("endpoint {} ({}): {fault}", endpoint.id(), endpoint.record.name);
         }
         let warnings = agent.datapath.policy().unnamed_ports_of(endpoint.id());
         let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        Ok(Json(EndpointHealth::new(endpoint.state, &faults, &warnings)))
+        Ok(Json(EndpointHealth::new(endpoint.state, &faults, &warnings).unconnected(unconnected)))
     })
     .await
 }

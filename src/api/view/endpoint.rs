@@ -144,4 +144,18 @@ impl EndpointHealth {
         let reasons = faults.iter().chain(warnings).cloned().collect();
         Self { overall_health, bpf: Some(bpf), connected, policy: Some(policy), reasons }
     }
+
+    /// The same where no packet passes its device, for this reason. Of an endpoint that is on its way out, that is no news.
+    pub fn unconnected(mut self, reason: Option<String>) -> Self {
+        let Some(reason) = reason.filter(|_| self.connected) else { return self };
+        self.connected = false;
+        if matches!(self.bpf, Some(EndpointHealthStatus::Ok)) {
+            self.bpf = Some(EndpointHealthStatus::Failure);
+            self.overall_health = Some(EndpointHealthStatus::Failure);
+        }
+        if !self.reasons.contains(&reason) {
+            self.reasons.insert(0, reason);
+        }
+        self
+    }
 }

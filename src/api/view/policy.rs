@@ -74,12 +74,14 @@ impl From<&Label> for PolicyLabel {
 }
 
 impl Endpoint {
-    /// An endpoint with the policy that is in force for it.
+    /// An endpoint with the policy that is in force for it, and whether its device carries packets.
     pub fn of(datapath: &Datapath, endpoint: &endpoint::Endpoint) -> Self {
         let mut shown = Self::from(endpoint);
         let audited = endpoint.record.audit || datapath.policy_audit();
         if let Some(status) = &mut shown.status {
-            status.health = Some(EndpointHealth::new(endpoint.state, &[], &warnings(datapath, endpoint.id())));
+            let health = EndpointHealth::new(endpoint.state, &[], &warnings(datapath, endpoint.id()));
+            let unconnected = datapath.endpoints().unconnected(endpoint.id());
+            status.health = Some(health.unconnected(unconnected.ok().flatten()));
             status.policy = policy(datapath.policy(), endpoint, audited);
         }
         shown
