@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Shorthand for a result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,7 +47,7 @@ pub enum ErrorKind {
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("{op} {object}: {source}")]
+    #[error("{op} {}: {source}", shortened(.object))]
     System {
         /// What was attempted, as a verb ("open", "update map").
         op: &'static str,
@@ -58,7 +58,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel answered a netlink request with an error.
-    #[error("{op} {object}: {}{}", io::Error::from_raw_os_error(*.errno), with_text(.text))]
+    #[error("{op} {}: {}{}", shortened(.object), io::Error::from_raw_os_error(*.errno), with_text(.text))]
     Netlink {
         /// What was attempted.
         op: &'static str,
@@ -85,7 +85,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The thing named does not exist.
-    #[error("{what} {name} not found")]
+    #[error("{what} {} not found", shortened(.name))]
     NotFound {
         /// The kind of thing ("endpoint", "device").
         what: &'static str,
@@ -93,7 +93,7 @@ pub enum Error {
         name: String,
     },
     /// The thing named exists already.
-    #[error("{what} {name} already exists{}", with_detail(.detail))]
+    #[error("{what} {} already exists{}", shortened(.name), with_detail(.detail))]
     AlreadyExists {
         /// The kind of thing.
         what: &'static str,
@@ -103,7 +103,7 @@ pub enum Error {
         detail: String,
     },
     /// A value given by the caller is not acceptable.
-    #[error("{field}: {value:?}: {reason}")]
+    #[error("{field}: {:?}: {reason}", shortened(.value))]
     InvalidInput {
         /// Which input.
         field: Cow<'static, str>,
@@ -185,7 +185,7 @@ pub enum Error {
         differences: Vec<String>,
     },
     /// The object belongs to somebody else.
-    #[error("{object} belongs to {owner} and is left alone: {remedy}")]
+    #[error("{} belongs to {owner} and is left alone: {remedy}", shortened(.object))]
     Foreign {
         /// What was about to be replaced or removed.
         object: String,
@@ -203,7 +203,7 @@ pub enum Error {
         remedy: Cow<'static, str>,
     },
     /// A privilege is missing.
-    #[error("{op} {object}: permission denied: {remedy}")]
+    #[error("{op} {}: permission denied: {remedy}", shortened(.object))]
     PermissionDenied {
         /// What was attempted.
         op: &'static str,
@@ -213,7 +213,7 @@ pub enum Error {
         remedy: Cow<'static, str>,
     },
     /// A file's content is damaged or of an unknown version.
-    #[error("{}: {reason}", .path.display())]
+    #[error("{}: {reason}", of_path(.path))]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -221,7 +221,7 @@ pub enum Error {
         reason: String,
     },
     /// Another process or operation holds the object.
-    #[error("{object} is in use{}", with_detail(.detail))]
+    #[error("{} is in use{}", shortened(.object), with_detail(.detail))]
     Busy {
         /// The object.
         object: String,
@@ -250,7 +250,7 @@ pub enum Error {
         log: String,
     },
     /// Nobody serves the agent's socket.
-    #[error("agent at {}: {source}: is it running, and is this its socket?", .socket.display())]
+    #[error("agent at {}: {source}: is it running, and is this its socket?", of_path(.socket))]
     AgentUnavailable {
         /// The socket.
         socket: PathBuf,
@@ -259,7 +259,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The agent refused a request.
-    #[error("{method} {path}: {message} (status {status})")]
+    #[error("{method} {}: {message} (status {status})", shortened(.path))]
     Api {
         /// The request's method.
         method: String,
@@ -313,6 +313,26 @@ impl std::fmt::Display for PolicyShare {
         }
         if self.selectors.is_empty() { Ok(()) } else { write!(f, " ({})", self.selectors.join(", ")) }
     }
+}
+
+/// Characters of a value that are shown: an error is one line.
+const LONGEST_SHOWN: usize = 256;
+
+/// A value, or its beginning and an ellipsis where it is too long to be shown.
+pub fn shortened(value: &str) -> Cow<'_, str> {
+    match value.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}…", value.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// The same for each word of a message, whose values are not known one by one.
+pub fn shortened_words(message: &str) -> String {
+    message.split(' ').map(shortened).collect::<Vec<_>>().join(" ")
+}
+
+fn of_path(path: &Path) -> String {
+    shortened(&path.display().to_string()).into_owned()
 }
 
 impl Error {

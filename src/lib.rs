@@ -124,7 +124,7 @@ pub use datapath::{
     CleanedUp, Datapath, DatapathBuilder, Devices, Health, LOOPBACK_IPV4, Leftovers, MapOverview, MapRow, Node,
     NodeConfig, NodeDevice, Simulator, Status, simulator,
 };
-pub use error::{DocumentProblem, Error, ErrorKind, PolicyShare, Result};
+pub use error::{DocumentProblem, Error, ErrorKind, PolicyShare, Result, shortened, shortened_words};
 pub use ids::{EndpointId, IfIndex, SecurityId};
 pub use labels::{Label, Labels};
 pub use mac::MacAddr;

@@ -89,13 +89,21 @@ fn a_bad_value_is_one_line_with_key_value_and_reason() {
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--ipv4-range"], &["--ipv4-range"]),
     ];
-    for (flags, expected) in cases {
+    let long = "x".repeat(100_000);
+    let long: &[(&[&str], &[&str])] = &[
+        (&["--ipv4-range", &long], &["ipv4-range: \"xxx", "xxx…\": "]),
+        (&[good[0], good[1], "--device", &long], &["device: \"xxx", "xxx…\": "]),
+        (&[good[0], good[1], "--config-dir", &long], &["config-dir: \"xxx", "xxx…\": "]),
+        (&[&long], &["xxx…"]),
+    ];
+    for (flags, expected) in cases.iter().chain(long) {
         let before = node.log().len();
         let status = node.spawn(flags).wait();
         assert!(!status.success(), "{flags:?} was accepted");
         let log = node.log();
         let told: Vec<_> = log[before..].lines().filter(|line| !line.starts_with('[')).collect();
         assert_eq!(told.len(), 1, "{flags:?}: {told:?}");
+        assert!(told[0].len() < 1000, "{} bytes of {}", told[0].len(), flags[0]);
         for part in *expected {
             assert!(told[0].contains(part), "{flags:?}: no {part:?} in {told:?}");
         }

@@ -25,6 +25,35 @@ fn assert_lines(text: &str, expected: &str) {
 }
 
 #[test]
+fn errors_do_not_repeat_values_without_end() {
+    let long = "x".repeat(100_000);
+    let cases: &[&[&str]] = &[
+        &["--socket", &long, "status"],
+        &["-o", &long, "status"],
+        &["-H", &long, "status"],
+        &["endpoint", "get", &long],
+        &["endpoint", "health", &format!("pod-name:{long}")],
+        &["policy", "import", &long],
+        &["policy", "trace", "--from", "1", "--to", "2", "--dport", &long],
+        &[&long],
+        &[&format!("--{long}")],
+        &["endpoint", "ports", "1", "--add", &format!("{0} {0}:x", &long[..50_000])],
+    ];
+    for args in cases {
+        let output =
+            podwire().env("PODWIRE_SOCKET", "/nosuch/podwire.sock").args(*args).output().expect("the program starts");
+        let told = stderr(&output);
+        assert!(
+            !output.status.success() && told.contains("xxx…"),
+            "{}: {}",
+            args[0].len(),
+            &told[..told.len().min(500)]
+        );
+        assert!(told.len() < 2000 && told.lines().count() == 1, "{} bytes", told.len());
+    }
+}
+
+#[test]
 fn endpoints_in_a_table() {
     let agent = FakeAgent::new(&[("/v1/endpoint", "endpoint-list.three")]);
     let expected = "\

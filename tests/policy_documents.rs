@@ -25,6 +25,32 @@ fn read(name: &str, text: &str) -> Vec<Policy> {
 
 /// Each file reads as the JSON beside it, which is the rules as they are meant: scoped, labelled, spelled out.
 #[test]
+fn what_is_wrong_is_told_without_repeating_all_of_it() {
+    let long = "x".repeat(100_000);
+    let texts = [
+        format!("{{endpointSelector: {{}}, ingress: [{{}}], {long}: 1}}"),
+        format!("{{endpointSelector: {{}}, ingress: [{{}}], description: {long}}}"),
+        format!("{{endpointSelector: {{}}, ingress: [{{fromEntities: [{long}]}}]}}"),
+        format!("{{endpointSelector: {{matchLabels: {{{long}: a}}}}, ingress: [{{}}]}}"),
+        format!("{{endpointSelector: {{matchLabels: {{a: {long}}}}}, ingress: [{{}}]}}"),
+        format!("{{endpointSelector: {{}}, ingress: [{{}}], labels: [{{key: {long}/, value: '{long}', source: ''}}]}}"),
+        format!("apiVersion: cilium.io/v2\nkind: {long}\nmetadata: {{name: {long}}}\nspec: {{}}"),
+        format!("*{long}"),
+        format!("!{long} a"),
+    ];
+    for text in texts {
+        let told = Policy::from_yaml(&text).expect_err("refused").to_string();
+        assert!(told.len() < 2000, "{} bytes: {}", told.len(), &told[..2000]);
+    }
+    let described = |bytes| format!("{{endpointSelector: {{}}, ingress: [{{}}], description: {}}}", "x".repeat(bytes));
+    let told = Policy::from_yaml(&described(4097)).expect_err("refused").to_string();
+    assert!(told.contains("description: ") && told.contains("has 4097 bytes, at most 4096 are allowed"), "{told}");
+    let mut rules = Policy::from_yaml(&described(4096)).expect("as long as it may be").remove(0).rules;
+    rules[0].description.push('x');
+    assert!(rules[0].check().is_err(), "nor may a program's own be");
+}
+
+#[test]
 fn documents_that_users_write() {
     for name in FIXTURES {
         let policies = read(name, &fixture(name));

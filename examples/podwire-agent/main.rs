@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use podwire::cni::{DeletionQueue, QueueLock};
 use podwire::endpoint::{EndpointRef, EndpointState};
 use podwire::netlink::AddressEvents;
-use podwire::{Datapath, Error, NodeConfig, Result};
+use podwire::{Datapath, Error, NodeConfig, Result, shortened_words};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,7 +79,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    let _ = writeln!(io::stderr(), "{} (see --help)", lines.join(" "));
+    let _ = writeln!(io::stderr(), "{} (see --help)", shortened_words(&lines.join(" ")));
     ExitCode::from(2)
 }
 

@@ -31,6 +31,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use podwire::api::{Client, DEFAULT_SOCKET};
+use podwire::shortened_words;
 
 use crate::report::{Format, Report};
 
@@ -157,7 +158,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    let _ = writeln!(io::stderr(), "{} (see --help)", lines.join(" "));
+    let _ = writeln!(io::stderr(), "{} (see --help)", shortened_words(&lines.join(" ")));
     ExitCode::from(2)
 }
 
@@ -174,7 +175,7 @@ fn one_line(error: &anyhow::Error) -> String {
             break;
         }
     }
-    parts.join(": ")
+    shortened_words(&parts.join(": "))
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {

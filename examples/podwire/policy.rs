@@ -6,8 +6,8 @@ use std::{fs, io};
 
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
-use podwire::Error;
 use podwire::api::{Client, NumberedRule, Policy, PolicyLabel, SelectorIdentityMapping};
+use podwire::{Error, shortened};
 
 use crate::report::Report;
 use crate::table;
@@ -16,9 +16,6 @@ use crate::{policy_trace, policy_wait};
 /// What names the policy that a rule comes from, among the rule's labels.
 const POLICY_NAME: &str = "io.cilium.k8s.policy.name";
 const POLICY_NAMESPACE: &str = "io.cilium.k8s.policy.namespace";
-
-/// Characters of a rule's description that a table shows.
-const LONGEST_DESCRIPTION: usize = 200;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -123,19 +120,11 @@ fn get(client: &Client, labels: &[String]) -> anyhow::Result<Report> {
 fn rules(client: &Client) -> anyhow::Result<Report> {
     let rules = client.policy_rules().context("cannot get the rules")?;
     let row = |rule: &NumberedRule| {
-        let description = shortened(rule.description.as_deref().unwrap_or_default());
+        let description = shortened(rule.description.as_deref().unwrap_or_default()).into_owned();
         [rule.number.to_string(), rule.name.clone(), rule.labels.join("\n"), description]
     };
     let headers = ["NUMBER", "RULE", "LABELS (source:key[=value])", "DESCRIPTION"];
     Ok(Report::new(table::of(&headers, rules.iter().map(row)), &rules)?)
-}
-
-/// A description may be as long as a document.
-fn shortened(description: &str) -> String {
-    match description.char_indices().nth(LONGEST_DESCRIPTION) {
-        Some((end, _)) => format!("{}…", &description[..end]),
-        None => description.to_owned(),
-    }
 }
 
 /// Labels have a column where the agent tells those of the rules that use a selector.

@@ -11,6 +11,8 @@ use crate::{Error, Label, Labels, Result};
 
 /// The longest name of a port.
 const PORT_NAME_MAX: usize = 15;
+/// The longest description, in bytes: it is kept with each section, and told in tables and errors.
+pub(super) const DESCRIPTION_MAX: usize = 4096;
 
 /// Which of a rule's four lists a section is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -337,13 +339,17 @@ impl Rule {
     }
 
     /// Fails for what documents could not say either: a rule without any effect, ranges that descend, exceptions outside their
-    /// prefix, impossible names of ports. The error names the field by its path.
+    /// prefix, impossible names of ports, a description of more than 4096 bytes. The error names the field by its path.
     pub fn check(&self) -> Result<()> {
         let directions = [PolicyDirection::Ingress, PolicyDirection::Egress];
         let empty = SectionKind::ALL.iter().all(|kind| self.sections(*kind).is_empty());
         if empty && !directions.iter().any(|direction| self.is_default_deny(*direction)) {
             let reason = "has no section and denies nothing by default, so it would have no effect";
             return Err(Error::invalid("rule", self.subject.to_string(), reason));
+        }
+        if self.description.len() > DESCRIPTION_MAX {
+            let reason = format!("has {} bytes, at most {DESCRIPTION_MAX} are allowed", self.description.len());
+            return Err(Error::invalid("description", self.description.as_str(), reason));
         }
         for kind in SectionKind::ALL {
             for (index, section) in self.sections(kind).iter().enumerate() {

@@ -14,7 +14,7 @@ mod write;
 use std::collections::HashSet;
 
 use super::{Policy, Rule};
-use crate::{DocumentProblem, Error, Result};
+use crate::{DocumentProblem, Error, Result, shortened, shortened_words};
 use node::Node;
 use object::Scope;
 use reader::Reader;
@@ -89,7 +89,8 @@ fn refused(problems: Vec<DocumentProblem>) -> Error {
 }
 
 fn malformed(error: &dyn std::error::Error) -> Error {
-    refused(vec![DocumentProblem { path: String::new(), value: String::new(), reason: error.to_string() }])
+    let reason = shortened_words(&error.to_string());
+    refused(vec![DocumentProblem { path: String::new(), value: String::new(), reason }])
 }
 
 fn within_size(text: &str) -> Result<()> {
@@ -176,7 +177,7 @@ impl Found {
         let Some(policy) = object::read(reader, node) else { return };
         self.count(reader, policy.rules.len());
         if !self.names.insert(policy.name.clone()) {
-            reader.problem(format!("{:?}", policy.name), "a policy of this name was there already");
+            reader.problem(format!("{:?}", shortened(&policy.name)), "a policy of this name was there already");
         }
         self.named.push(policy);
     }

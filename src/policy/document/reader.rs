@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::node::Node;
-use crate::DocumentProblem;
+use crate::{DocumentProblem, shortened};
 
 /// The most problems reported of one text.
 const PROBLEMS_MAX: usize = 50;
@@ -42,6 +42,7 @@ impl Reader {
     fn inside<T>(&mut self, step: Step<'_>, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.path.len();
         match step {
+            Step::Field(name) if shortened(name) != name => _ = write!(self.path, "[{:?}]", shortened(name)),
             Step::Index(index) => _ = write!(self.path, "[{index}]"),
             Step::Field(name) if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 let dot = if before == 0 || self.path.ends_with(' ') { "" } else { "." };

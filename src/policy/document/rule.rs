@@ -1,5 +1,6 @@
 //! A rule and its sections.
 
+use super::super::rule::DESCRIPTION_MAX;
 use super::super::{Peers, Rule, Section, SectionKind};
 use super::node::Node;
 use super::object::Scope;
@@ -56,7 +57,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node, scope: &Scope) -> Option<Ru
     }
     let (ingress, egress) = reader.field(object, "enableDefaultDeny", default_deny).unwrap_or_default();
     let labels = reader.field(object, "labels", labels);
-    let description = reader.field(object, "description", Reader::text);
+    let description = reader.field(object, "description", description);
 
     let mut rule = Rule::new(subject?);
     for (kind, sections) in SectionKind::ALL.into_iter().zip(sections) {
@@ -66,6 +67,14 @@ pub(super) fn read(reader: &mut Reader, node: &Node, scope: &Scope) -> Option<Ru
     rule.labels = labels.unwrap_or_default();
     rule.description = description.unwrap_or_default().to_owned();
     Some(rule)
+}
+
+fn description<'n>(reader: &mut Reader, node: &'n Node) -> Option<&'n str> {
+    let text = reader.text(node)?;
+    match text.len() <= DESCRIPTION_MAX {
+        true => Some(text),
+        false => reader.refuse(node, format!("has {} bytes, at most {DESCRIPTION_MAX} are allowed", text.len())),
+    }
 }
 
 fn is_empty(object: Object<'_>, kind: SectionKind) -> bool {
