@@ -42,7 +42,8 @@ pub(crate) struct Args {
     /// an endpoint, from world to the first native device, or from host to the endpoint that --to names.
     #[arg(long, value_name = "HEX|@FILE")]
     raw: Option<String>,
-    /// Policies to try out in the place of those with their names: a file of YAML or JSON; - for standard input.
+    /// Policies to try out in the place of those with their names: a file of YAML or JSON; - for standard input. Rules that are part of
+    /// no policy stand in the place of all such rules in force, as with import --replace.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 }
