@@ -170,15 +170,18 @@ impl Datapath {
         for lease in self.ipam.expire()? {
             info!("address {} of {} was never claimed and is free again", lease.address, lease.owner);
         }
-        if self.synced.load(Ordering::Relaxed) {
+        let synced = self.synced.load(Ordering::Relaxed);
+        if synced {
             self.endpoints.collect()?;
         }
         self.endpoints.scrub()?;
         self.endpoints.reattach();
         self.reattach()?;
         let drift = self.endpoints.reach().resync()?;
-        if drift.missing + drift.different + drift.foreign + drift.reconciled.repaired > 0 {
-            let found = [(drift.missing, "missing"), (drift.different, "different"), (drift.foreign, "not ours")];
+        // Before, they are those of endpoints that are still to come.
+        let foreign = if synced { drift.foreign } else { 0 };
+        if drift.missing + drift.different + foreign + drift.reconciled.repaired > 0 {
+            let found = [(drift.missing, "missing"), (drift.different, "different"), (foreign, "of nobody")];
             let found = found.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
             let found: Vec<_> = found.chain([format!("{} repaired", drift.reconciled.repaired)]).collect();
             warn!("entries of cilium_lxc were not what they should be: {}", found.join(", "));

@@ -178,10 +178,7 @@ async fn serve(
         tokio::spawn(scrape::serve(Arc::clone(agent), listener));
     }
     let serving = tokio::spawn(serve_api(Arc::clone(agent), listener));
-    tokio::spawn(remove_leftovers(Arc::clone(agent)));
-    tokio::spawn(controllers::repeat(Arc::clone(agent), "datapath-maintenance", MAINTENANCE, |agent| {
-        agent.datapath.maintain()
-    }));
+    tokio::spawn(maintain(Arc::clone(agent)));
     let follower = Arc::clone(agent);
     thread::spawn(move || follow_node(&follower, events));
     tokio::spawn(controllers::repeat(Arc::clone(agent), "conntrack", CONNTRACK, Agent::collect_connections));
@@ -203,6 +200,12 @@ async fn serve_api(agent: Arc<Agent>, listener: UnixListener) {
     if let Err(cause) = axum::serve(listener, server::router(agent)).with_graceful_shutdown(ended).await {
         log::error!("the API is not served any more: {cause}");
     }
+}
+
+/// What remains of others goes first, so that it is not taken for damage.
+async fn maintain(agent: Arc<Agent>) {
+    remove_leftovers(Arc::clone(&agent)).await;
+    controllers::repeat(agent, "datapath-maintenance", MAINTENANCE, |agent| agent.datapath.maintain()).await;
 }
 
 /// All endpoints that should exist are there: what remains of others may go.

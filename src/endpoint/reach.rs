@@ -31,7 +31,14 @@ impl Reach {
         // The operator may have chosen another size.
         let spec = LxcMap::spec().any_max_entries();
         let map = HashMap::open_pinned(folder.join(spec.name()), &spec)?;
-        Ok(Self { lxc: LxcMap::open_pinned(folder)?, cache: CachedMap::new(map) })
+        let reach = Self { lxc: LxcMap::open_pinned(folder)?, cache: CachedMap::new(map) };
+        for (address, entry) in reach.lxc.entries()? {
+            if entry == LxcEntry::Host {
+                // A predecessor's, which are the host's to take back: those of an earlier range, for instance.
+                reach.cache.upsert(&EndpointKey::of(address), &host_info())?;
+            }
+        }
+        Ok(reach)
     }
 
     /// Makes an endpoint reachable by all of its addresses or by none, even where the cache believes that it is.

@@ -10,7 +10,7 @@ use podwire::api::{Client, MonitorFilter, StatusState};
 use podwire::cni::{Attachment, DeletionQueue};
 use rustix::process::Signal;
 
-use super::common::agent::{Node, addresses, id};
+use super::common::agent::{Node, addresses, id, until};
 use super::common::node::{Echo, exchange_udp};
 use super::pods;
 
@@ -135,6 +135,26 @@ fn a_start_that_fails_late_leaves_what_it_found() {
     fs::remove_file(queue.dir()).expect("our own file");
     let _agent = node.start();
     node.client().endpoint(&id(&endpoint).into()).expect("it is still there");
+}
+
+#[test]
+fn the_gateway_of_an_earlier_range_is_no_damage() {
+    let node = Node::new();
+    assert!(node.start().terminate().success());
+    let _agent = node.spawn(&["--ipv4-range", "10.67.0.0/24", "--ipv6-range", "fd67::/112"]);
+    let client = node.client();
+    until("the datapath was maintained", || {
+        let controllers = client.status(false).expect("a status").controllers;
+        let maintained = |controller: &podwire::api::ControllerStatus| {
+            controller.name == "datapath-maintenance" && controller.status.success_count > 0
+        };
+        controllers.iter().any(maintained).then_some(())
+    });
+    assert!(!node.log().contains("not what they should be"), "{}", node.log());
+    let map = client.map("cilium_lxc").expect("its content");
+    let keys: Vec<_> = map.cache.iter().flatten().map(|entry| entry.key.as_str()).collect();
+    let is_new = |key: &&str| key.starts_with("10.67.") || key.starts_with("fd67:");
+    assert!(keys.len() == 2 && keys.iter().all(is_new), "the old gateways' are gone: {keys:?}");
 }
 
 #[test]
