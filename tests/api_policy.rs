@@ -14,12 +14,13 @@ use std::fs;
 use std::io::ErrorKind::{TimedOut, WouldBlock};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Output;
+use std::thread;
 use std::time::Duration;
 
 use common::agent::{Node, addresses, id, until};
 use common::netns::TestNetns;
-use podwire::ErrorKind;
 use podwire::api::{Client, Endpoint, EndpointPolicy, EndpointPolicyEnabled, MonitorFilter, MonitorType};
+use podwire::{Error, ErrorKind};
 use serde_json::Value;
 
 const PORT: u16 = 8080;
@@ -183,6 +184,27 @@ fn rules_of_no_policy_take_each_other_s_place_only_when_told() {
     text(&world.import(WEB));
     text(&world.import_with(OPEN, &["--replace"]));
     assert!(world.hears(1, PORT), "the policy with a name stays, the rule without is gone");
+}
+
+#[test]
+fn of_rules_of_no_policy_that_come_at_once_none_is_lost_silently() {
+    let world = World::new();
+    for _ in 0..5 {
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let import = |number: usize| {
+                let client = world.node.client();
+                let rule = format!("{{endpointSelector: {{matchLabels: {{app: a{number}}}}}, ingress: [{{}}]}}");
+                scope.spawn(move || client.import_policy(&rule))
+            };
+            let imports: Vec<_> = (0..8).map(import).collect();
+            imports.into_iter().map(|import| import.join().expect("no panic")).collect()
+        });
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        for refused in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            assert!(matches!(refused, Error::Api { status: 409, .. }), "{refused}");
+        }
+        world.node.client().delete_policy(&[]).expect("deleted");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use podwire::api::{StatusResponse, StatusState};
 use podwire::{Datapath, Result};
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ pub(crate) struct Agent {
     pub(crate) monitor: Monitor,
     pub(crate) metrics: Metrics,
     pub(crate) controllers: Controllers,
+    /// Held while rules that are part of no policy change: who looks whether some would go must not be overtaken.
+    pub(crate) nameless: Mutex<()>,
     ending: watch::Sender<bool>,
 }
 
@@ -38,6 +41,7 @@ impl Agent {
             metrics: Metrics::new(Arc::clone(&datapath), &monitor),
             options: RunOptions::new(datapath.policy_audit()),
             controllers: Controllers::default(),
+            nameless: Mutex::default(),
             ending: watch::Sender::new(false),
             datapath,
             settings,

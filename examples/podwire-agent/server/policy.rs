@@ -26,6 +26,8 @@ pub(super) async fn put(State(agent): Node, asked: Asked, Text(document): Text) 
     blocking(move || {
         let began = Instant::now();
         let imported = policy::Policy::from_yaml(&document).map_err(Refusal::from).and_then(|policies| {
+            let has_nameless = policies.iter().any(|policy| policy.name.is_empty());
+            let _alone = has_nameless.then(|| agent.nameless.lock());
             if !replace {
                 refuse_to_replace_nameless(&agent, &policies)?;
             }
