@@ -5,18 +5,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Those that need root but neither cargo nor the example programs (cni_agent, cni_plugin, api_agent and api_requests do), in the order of what they prove.
+# Those that need root but neither cargo nor the example programs (cni_agent, cni_plugin, api_agent, api_requests, policy_trace and cli_* do), in the order of what they prove.
 programs="attach_mount attach_load attach_devices
-  datapath_open datapath_node datapath_traffic datapath_conntrack endpoints veth cni_verbs
+  datapath_open datapath_node datapath_traffic datapath_conntrack datapath_policy datapath_moves simulator
+  endpoints veth cni_verbs
   programs_arp_ndp programs_events programs_host_netdev programs_ipv4 programs_ipv6 programs_malformed
-  programs_conntrack programs_policy programs_random programs_concurrent programs_table
+  programs_conntrack programs_policy programs_verdicts programs_random programs_concurrent programs_table
   conntrack_collect conntrack_reads conntrack_sacrifice conntrack_race
+  enforcement_engine enforcement_packets enforcement_swap policy_compile
   netns netlink netlink_events netlink_tc
-  ipcache tables_addresses tables_catalog tables_flows tables_lb
+  ipcache ipcache_writes tables_addresses tables_catalog tables_flows tables_lb
   maps_kinds maps_open maps_cached maps_ring maps_batches maps_concurrent"
 modules="veth dummy 8021q sch_ingress cls_bpf cls_u32"
 program_seconds=300
-kernel_seconds=1500
+kernel_seconds=3600
 
 folder=$PWD/target/kernels
 
