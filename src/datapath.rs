@@ -11,6 +11,7 @@ mod namespace;
 mod node;
 mod open;
 mod policy;
+mod repair;
 mod routes;
 mod served;
 pub mod simulator;

@@ -8,10 +8,11 @@ use common::netns::TestNetns;
 use common::node::{TestNode, arrives, exchange_udp};
 use podwire::abi::ForwardPoint;
 use podwire::endpoint::EndpointSpec;
-use podwire::netlink::{AddressSpec, DeviceSpec, RouteSpec, VethSpec};
+use podwire::netlink::{AddressSpec, DeviceSpec, LinkChange, RouteSpec, VethSpec};
 use podwire::policy::Policy;
+use podwire::sysctl::{Key, Sysctls};
 use podwire::tables::{LxcEntry, LxcMap};
-use podwire::{Datapath, Devices, IfIndex, Labels, NodeConfig, SecurityId};
+use podwire::{Datapath, Devices, Health, IfIndex, Labels, NodeConfig, SecurityId};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -109,6 +110,55 @@ fn an_address_that_a_pod_has_stays_the_pods() {
     node.netns.run(|| datapath.endpoints().delete(server.id())).expect("deleted");
     maintain(&node, &datapath);
     assert!(is_host(&node, &datapath, address));
+}
+
+/// What other programs take away comes back: a network manager that restarts, `sysctl --system`.
+#[test]
+fn what_others_take_away_is_put_back() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let datapath = node.open();
+    let endpoint = node.create(&datapath, "default/a", &pod);
+    let (ipv4, ipv6) = (IpAddr::from(endpoint.ipv4().expect("IPv4")), IpAddr::from(endpoint.ipv6().expect("IPv6")));
+    let routing = || {
+        let status = node.netns.run(|| datapath.status());
+        let part = status.parts.into_iter().find(|(part, _)| part == "routing");
+        part.expect("it is one of the parts").1
+    };
+    let socket = node.netns.socket();
+    let host = datapath.node().host.ifindex;
+    let forwards = Key::new(["net", "ipv4", "ip_forward"]).expect("a key");
+    let remove_routes = || {
+        let routes = socket.routes().expect("routes");
+        let ours = routes.iter().filter(|route| route.device == Some(host) && route.table == 254);
+        let ours: Vec<_> =
+            ours.filter(|route| route.destination.contains(ipv4) || route.destination.contains(ipv6)).collect();
+        assert_eq!(ours.len(), 2);
+        ours.iter().for_each(|route| socket.route_delete(route).expect("deleted"));
+    };
+    let remove_addresses = || {
+        let addresses = socket.addresses(Some(host)).expect("addresses");
+        addresses.iter().for_each(|it| socket.address_delete(host, it.address).expect("deleted"));
+    };
+    let take_down = || {
+        let down = LinkChange { up: Some(false), ..LinkChange::default() };
+        socket.link_set(host, &down).expect("down");
+    };
+    let stop_forwarding = || node.netns.run(|| Sysctls::system().write(&forwards, "0")).expect("written");
+    let takes: [(&str, &dyn Fn()); 4] = [
+        ("no route to 10.50.0.0/24 by cilium_host", &remove_routes),
+        ("cilium_host has not 10.50.0.1", &remove_addresses),
+        ("cilium_host is down", &take_down),
+        ("sysctl net.ipv4.ip_forward was changed", &stop_forwarding),
+    ];
+    assert_eq!(routing(), Health::Ok);
+    for (told, take) in takes {
+        take();
+        let Health::Degraded(reason) = routing() else { panic!("{told}: not noticed") };
+        assert!(reason.contains(told), "{reason}");
+        maintain(&node, &datapath);
+        assert_eq!(routing(), Health::Ok, "{told}");
+        assert!(arrives(&node.netns, &pod, ipv4) && arrives(&node.netns, &pod, ipv6), "{told}");
+    }
 }
 
 /// A wire to another namespace, in which there is a route to the pods.

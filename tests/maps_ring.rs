@@ -125,3 +125,15 @@ fn consuming_makes_room() {
     assert_eq!(ring.consume(|_| ()), 4);
     assert_eq!(producer.write(1000, 1), Outcome::Written);
 }
+
+#[test]
+fn a_reader_ends_though_more_is_written_meanwhile() {
+    let mut producer = Producer::new();
+    let mut ring = producer.ring();
+    assert_eq!((producer.write(100, 1), producer.write(100, 1)), (Outcome::Written, Outcome::Written));
+    let seen = ring.consume_while(|_| {
+        assert_eq!(producer.write(100, 2), Outcome::Written, "the record before has made room");
+        ControlFlow::Continue(())
+    });
+    assert_eq!((seen, ring.consume(|bytes| assert_eq!(bytes[ETH_HLEN], 2))), (2, 2));
+}

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use podwire::Label;
 use podwire::api::{
     AddressPair, Client, Endpoint, EndpointKey, EndpointPolicyEnabled, EndpointStatus, LabelConfigurationSpec, Port,
 };
@@ -195,7 +196,9 @@ fn labels(client: &Client, args: &Labels) -> anyhow::Result<Report> {
     let mut user = current.status.realized.user;
     for label in &args.delete {
         let had = user.len();
-        user.retain(|known| known != label && known.split_once('=').is_none_or(|(name, _)| name != label));
+        // By any way to write it: `web` is `unspec:web`, and is what the label's key is enough for.
+        let whole = label.parse::<Label>().map_or_else(|_| label.clone(), |label| label.to_string());
+        user.retain(|known| *known != whole && known.split_once('=').is_none_or(|(name, _)| *name != whole));
         if user.len() == had {
             bail!("endpoint {key} has no label {label} that could be taken away: see `podwire endpoint labels {key}`");
         }

@@ -73,7 +73,8 @@ pub(super) fn withhold(ipam: &Ipam, node: &Node) -> Result<()> {
 impl Datapath {
     /// Compares the node's own addresses and native devices with the kernel's: an address that has come is the host's from
     /// now on, for `cilium_lxc` and for policies, and no pod is given it; one that has gone is so no more. Where the native devices
-    /// are those of the default routes, the programs follow these. [`maintain`](Self::maintain) does it, too.
+    /// are those of the default routes, the programs follow these. Puts back routes to the pods, the gateway's addresses
+    /// and forwarding where others took them away. [`maintain`](Self::maintain) does it, too.
     ///
     /// An address that an endpoint has stays the endpoint's.
     ///
@@ -97,7 +98,8 @@ impl Datapath {
         }
         withhold(&self.ipam, &now)?;
         let routes = routes::to_pods(&now, &self.ipam);
-        if routes != followed.routes {
+        let repaired = self.repair(&now, &routes);
+        if repaired.is_ok() && routes != followed.routes {
             routes::set(socket, now.host.ifindex, &routes)?;
             followed.routes = routes;
         }
@@ -108,7 +110,7 @@ impl Datapath {
             self.endpoints.set_node_devices(now.all_devices().map(|device| device.ifindex).collect());
             *self.node.write() = Arc::new(now);
         }
-        attached
+        attached.and(repaired)
     }
 
     /// Makes the node's addresses the host's, and no others.

@@ -1,12 +1,12 @@
 //! The node's own devices: the pair `cilium_host`/`cilium_net` with the gateway's address, and the native devices.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
 
 use super::config::{Devices, NodeConfig};
-use super::node::NodeDevice;
+use super::node::{Node, NodeDevice};
 use crate::ipam::RouterAddresses;
 use crate::netlink::{Address, AddressSpec, DeviceSpec, Link, LinkChange, Socket, VethSpec};
 use crate::{Error, ErrorKind, IfIndex, Result};
@@ -111,10 +111,21 @@ pub(super) fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
     }
 }
 
+/// The gateway's addresses that `cilium_host` should have and has not.
+pub(super) fn missing_addresses(socket: &Socket, node: &Node) -> Result<Vec<IpNetwork>> {
+    let there = socket.addresses(Some(node.host.ifindex))?;
+    let mut wanted = gateways(node.router_ipv4, node.router_ipv6);
+    wanted.retain(|wanted| there.iter().all(|address| address.address != *wanted));
+    Ok(wanted)
+}
+
+fn gateways(ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Vec<IpNetwork> {
+    [ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6)].into_iter().flatten().map(IpNetwork::from).collect()
+}
+
 /// Gives `cilium_host` the gateway's addresses, and no other.
 pub(super) fn configure_host(socket: &Socket, host: IfIndex, router: &RouterAddresses) -> Result<()> {
-    let wanted: Vec<IpNetwork> =
-        [router.ipv4.map(IpAddr::V4), router.ipv6.map(IpAddr::V6)].into_iter().flatten().map(IpNetwork::from).collect();
+    let wanted = gateways(router.ipv4, router.ipv6);
     for address in socket.addresses(Some(host))? {
         let link_local = matches!(address.address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
         if !link_local && !wanted.contains(&address.address) {
@@ -131,7 +142,14 @@ pub(super) fn configure_host(socket: &Socket, host: IfIndex, router: &RouterAddr
 pub(super) fn native_devices(socket: &Socket, devices: &Devices) -> Result<Vec<Link>> {
     if let Devices::Named(names) = devices {
         for name in names {
-            find(socket, name)?.ok_or_else(|| Error::invalid("device", name.as_str(), "no device has this name"))?;
+            let refused = |reason| Error::invalid("device", name.as_str(), reason);
+            let link = find(socket, name)?.ok_or_else(|| refused("no device has this name"))?;
+            if link.is_loopback {
+                return Err(refused("is the loopback device: nothing comes to the node by it"));
+            }
+            if [HOST, NET].contains(&name.as_str()) {
+                return Err(refused("is podwire's own"));
+            }
         }
     }
     present_devices(socket, devices)

@@ -52,6 +52,13 @@ fn to_pod(node: &Node, destination: IpNetwork) -> RouteSpec {
     }
 }
 
+/// Those of the routes that are not there.
+pub(super) fn missing(socket: &Socket, host: IfIndex, wanted: &[RouteSpec]) -> Result<Vec<IpNetwork>> {
+    let routes = socket.routes()?;
+    let is_there = |wanted: IpNetwork| to(&routes, wanted).any(|route| route.device == Some(host));
+    Ok(wanted.iter().map(|route| route.destination).filter(|destination| !is_there(*destination)).collect())
+}
+
 /// Makes these the only routes by `cilium_host`, but for the kernel's own, which go with the addresses.
 ///
 /// # Errors

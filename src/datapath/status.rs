@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Datapath;
-use super::node::NodeDevice;
+use super::node::{Node, NodeDevice};
+use super::repair::Lacking;
+use super::{Datapath, routes};
 use crate::endpoint::EndpointState;
 use crate::ipam::{Family, Usage};
 use crate::{ErrorKind, Result};
@@ -53,6 +54,7 @@ impl Datapath {
         for device in node.all_devices() {
             parts.push((format!("device {}", device.name), health(self.check_device(device))));
         }
+        parts.push(("routing".to_owned(), health(self.check_routing(&node))));
         parts.push(("maps".to_owned(), health(self.check_pins())));
         parts.push(("state".to_owned(), self.check_state()));
         parts.push(("endpoints".to_owned(), self.check_endpoints()));
@@ -77,6 +79,13 @@ impl Datapath {
         }
         let bare = self.bare_hook(device)?;
         Ok(bare.map(|direction| format!("no program is attached to its {direction:?} hook").to_lowercase()))
+    }
+
+    /// Whether the host has the gateway's addresses, routes to the pods, and forwards.
+    fn check_routing(&self, node: &Node) -> Result<Option<String>> {
+        let wanted = routes::to_pods(node, &self.ipam);
+        let lacking = Lacking::of(self.endpoints.socket(), node, &wanted)?;
+        Ok((!lacking.is_nothing()).then(|| lacking.to_string()))
     }
 
     fn check_pins(&self) -> Result<Option<String>> {

@@ -35,6 +35,13 @@ pub(super) fn apply(state: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The settings that do not hold (any more) and without which nothing is forwarded. The others are looked at only at the start.
+pub(super) fn unmet() -> Result<Vec<Key>> {
+    let sysctls = Sysctls::system();
+    let is_met = |setting: &Setting| sysctls.read(setting.key()).map_or(true, |value| value == setting.value());
+    Ok(forwarding()?.iter().filter(|setting| !is_met(setting)).map(|setting| setting.key().clone()).collect())
+}
+
 /// Puts the old values back where nobody changed them since.
 pub(super) fn restore(state: &Path) -> Result<Vec<String>> {
     let path = state.join(FILE);
@@ -103,18 +110,29 @@ pub(super) fn changed(state: &Path) -> Result<Vec<String>> {
 }
 
 fn settings() -> Result<Vec<Setting>> {
-    let mut settings = vec![
-        setting(["net", "ipv4", "ip_forward"], "1")?,
-        setting(["net", "ipv6", "conf", "all", "forwarding"], "1")?.optional(),
+    let mut settings = forwarding()?;
+    settings.extend([
         setting(["net", "ipv4", "fib_multipath_use_neigh"], "1")?.optional(),
         // Only the first namespace has these two.
         setting(["net", "core", "bpf_jit_enable"], "1")?.optional(),
         setting(["kernel", "unprivileged_bpf_disabled"], "2")?.optional(),
+    ]);
+    for device in [HOST, NET] {
+        for name in ["rp_filter", "send_redirects"] {
+            settings.push(setting(["net", "ipv4", "conf", device, name], "0")?);
+        }
+    }
+    Ok(settings)
+}
+
+/// What lets the host pass packets on, in the order in which it has to be written: the node's sets that of every device.
+fn forwarding() -> Result<Vec<Setting>> {
+    let mut settings = vec![
+        setting(["net", "ipv4", "ip_forward"], "1")?,
+        setting(["net", "ipv6", "conf", "all", "forwarding"], "1")?.optional(),
     ];
     for device in [HOST, NET] {
-        for (name, value) in [("rp_filter", "0"), ("forwarding", "1"), ("send_redirects", "0")] {
-            settings.push(setting(["net", "ipv4", "conf", device, name], value)?);
-        }
+        settings.push(setting(["net", "ipv4", "conf", device, "forwarding"], "1")?);
         settings.push(setting(["net", "ipv6", "conf", device, "forwarding"], "1")?.optional());
     }
     Ok(settings)

@@ -46,14 +46,16 @@ impl Ring {
         self.producer.load_u64(0, Ordering::Acquire).unwrap_or(0)
     }
 
-    /// Hands every finished record to `visit` in order, up to the first unfinished one or until `visit` breaks, and returns
-    /// how many were handed out. A record's room is given back when `visit` returns.
+    /// Hands every finished record that there is at the call to `visit` in order, up to the first unfinished one or until
+    /// `visit` breaks, and returns how many were handed out. A record's room is given back when `visit` returns. It comes to an
+    /// end also where records are written faster than they are visited.
     pub(crate) fn consume(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> usize {
         let Some(consumed) = self.consumer.u64_at(0) else { return 0 };
         let mut seen = 0;
         // This side is the only writer of its position: `&mut self` in this process, one consumer per ring by contract.
         let mut position = consumed.load(Ordering::Relaxed);
-        while position < self.produced() {
+        let end = self.produced();
+        while position < end {
             let offset = self.data + (position & self.mask) as usize;
             // Acquire pairs with the producer's commit: after it the record's bytes are complete.
             let Some(length) = self.producer.load_u32(offset, Ordering::Acquire).filter(|length| length & BUSY == 0)
@@ -70,8 +72,8 @@ impl Ring {
                 seen += 1;
             }
             position += (payload + HEADER).next_multiple_of(HEADER) as u64;
-            // Sequentially consistent, so that the producer's position read next can't be older than what a producer saw of
-            // this one: otherwise it would leave out the wake-up while this side stops.
+            // Sequentially consistent, so that the producer's position, when it is read next, here or by the kernel's poll, can't
+            // be older than what a producer saw of this one: otherwise it would leave out the wake-up while this side waits.
             consumed.store(position, Ordering::SeqCst);
             if flow.is_break() {
                 break;

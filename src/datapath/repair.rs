@@ -1,0 +1,76 @@
+//! What pods need of the host beside programs and maps, and what other programs take away while the node runs: `cilium_host` and
+//! `cilium_net` up, the gateway's addresses, the routes to the pods, forwarding. A network manager that restarts
+//! removes routes it did not make; `sysctl --system` writes what the distribution thinks of forwarding.
+
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+use log::warn;
+
+use super::node::{Node, NodeDevice};
+use super::{Datapath, host, routes, sysctls};
+use crate::netlink::{RouteSpec, Socket};
+use crate::sysctl::Key;
+use crate::{ErrorKind, Result};
+
+/// What is not there as it was left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lacking {
+    down: Vec<NodeDevice>,
+    addresses: Vec<IpNetwork>,
+    routes: Vec<IpNetwork>,
+    sysctls: Vec<Key>,
+}
+
+impl Lacking {
+    /// Looks at the kernel. Without its devices, a node lacks them, and nothing else can be said.
+    pub(super) fn of(socket: &Socket, node: &Node, wanted: &[RouteSpec]) -> Result<Self> {
+        let mut lacking = Self { sysctls: sysctls::unmet()?, ..Self::default() };
+        for device in [&node.host, &node.net] {
+            match socket.link_by_index(device.ifindex) {
+                Ok(link) if link.is_up => {}
+                Ok(_) => lacking.down.push(device.clone()),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(lacking),
+                Err(error) => return Err(error),
+            }
+        }
+        lacking.addresses = host::missing_addresses(socket, node)?;
+        lacking.routes = routes::missing(socket, node.host.ifindex, wanted)?;
+        Ok(lacking)
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let down = self.down.iter().map(|device| format!("{} is down", device.name));
+        let addresses = self.addresses.iter().map(|address| format!("{} has not {}", host::HOST, address.ip()));
+        let routes = self.routes.iter().map(|range| format!("no route to {range} by {}", host::HOST));
+        let sysctls = self.sysctls.iter().map(|key| format!("sysctl {key} was changed"));
+        let all: Vec<_> = down.chain(addresses).chain(routes).chain(sysctls).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
+impl Datapath {
+    /// Puts back what others took away. The devices come first, since their addresses go when they go down, and routes with them.
+    pub(super) fn repair(&self, node: &Node, wanted: &[RouteSpec]) -> Result<()> {
+        let socket = self.endpoints.socket();
+        let lacking = Lacking::of(socket, node, wanted)?;
+        if lacking.is_nothing() {
+            return Ok(());
+        }
+        warn!("{lacking}: somebody else's doing; put right");
+        for device in &lacking.down {
+            socket.link_set_up(device.ifindex)?;
+        }
+        if !lacking.sysctls.is_empty() {
+            sysctls::apply(&self.paths.state_dir)?;
+        }
+        host::configure_host(socket, node.host.ifindex, &self.ipam.router())?;
+        routes::set(socket, node.host.ifindex, wanted)
+    }
+}
