@@ -149,6 +149,16 @@ fn labels_are_changed_from_what_they_are() {
     let output = agent.run(&["endpoint", "labels", "7", "--delete", "k8s:nosuch=x"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("endpoint 7 has no label k8s:nosuch=x"), "{}", stderr(&output));
+    // By the words by which it was added.
+    let agent = FakeAgent::new(&[
+        ("GET /v1/endpoint/7/labels", r#"json:{"status":{"realized":{"user":["unspec:web","k8s:a=b"]}}}"#),
+        ("PATCH /v1/endpoint/7/labels", "json:"),
+    ]);
+    for (given, left) in [("web", "k8s:a=b"), ("unspec:web", "k8s:a=b"), ("k8s:a", "unspec:web")] {
+        agent.prints(&["endpoint", "labels", "7", "--delete", given]);
+        let change = agent.seen().pop().expect("a request");
+        assert!(change.ends_with(&format!(r#"{{"user":["{left}"]}}"#)), "{given}: {change}");
+    }
 }
 
 #[test]

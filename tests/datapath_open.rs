@@ -117,11 +117,16 @@ fn another_configuration_is_loaded_anew_and_the_old_generation_goes() {
 }
 
 #[test]
-fn a_device_that_does_not_exist_is_named() {
+fn a_device_that_can_be_no_native_one_is_named() {
     let node = TestNode::new();
-    let config = TestNode::config().devices(Devices::Named(vec!["nosuch0".to_owned()]));
-    let error = node.try_open(config).err().expect("refused");
-    assert_eq!(error.to_string(), "device: \"nosuch0\": no device has this name");
+    for (name, reason) in
+        [("nosuch0", "no device has this name"), ("lo", "is the loopback device: nothing comes to the node by it")]
+    {
+        let config = TestNode::config().devices(Devices::Named(vec![name.to_owned()]));
+        let error = node.try_open(config).err().expect("refused");
+        assert_eq!(error.to_string(), format!("device: \"{name}\": {reason}"));
+        assert_eq!(node.netns.socket().links().expect("devices").len(), 1, "nothing was made");
+    }
 }
 
 #[test]
