@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench endpoints --features programs [-- --quick]`, as root. A creation here is the work of an agent for a CNI
 //! plugin, from the request for addresses until the endpoint is live: IPAM, the endpoint on disk, its row, its programs, its
-//! addresses. Making the veth pair and configuring the pod's side of it, which in between is the plugin's work, is shown apart:
-//! nearly all of it is the kernel's own time. State lies on a tmpfs, as it does on a node, where /run is one.
+//! addresses. Making the veth pair, adding clsact to the host's side and configuring the pod's, which in between is the plugin's
+//! work, is shown apart: nearly all of it is the kernel's own time. Of these clsact alone takes the longer the more pods there are.
+//! State lies on a tmpfs, as it does on a node, where /run is one.
 
 mod support;
 
@@ -35,6 +36,8 @@ struct Creation {
     addresses: Duration,
     /// The veth pair: not the agent's work.
     pair: Duration,
+    /// The place of the programs on it: the plugin's work too, as the agent attaches by clsact.
+    clsact: Duration,
     /// From the request to create the endpoint until it is live.
     create: Duration,
     endpoint: Endpoint,
@@ -109,8 +112,16 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
     let addresses = start.elapsed();
 
     let start = Instant::now();
-    let (veth, settling) = make_pair(datapath, socket, &pod, &allocation, number);
+    let veth = make_pair(socket, &pod, number);
     let mut pair = start.elapsed();
+
+    let start = Instant::now();
+    socket.clsact_add(veth.host_ifindex).expect("clsact on the host's side");
+    let clsact = start.elapsed();
+
+    let start = Instant::now();
+    let settling = configure(datapath, &pod, &veth, &allocation);
+    pair += start.elapsed();
 
     let start = Instant::now();
     let uuid = allocation.expiration.map(|expiration| expiration.id.to_string());
@@ -133,30 +144,27 @@ fn create(datapath: &Datapath, socket: &Socket, number: usize) -> Creation {
     veth.wait_until_running(socket, CARRIER_WITHIN).expect("both sides are up");
     settling.wait().expect("both sides are up");
     pair += start.elapsed();
-    Creation { id: endpoint.id(), addresses, pair, create, endpoint }
+    Creation { id: endpoint.id(), addresses, pair, clsact, create, endpoint }
 }
 
-/// What the plugin does.
-fn make_pair(
-    datapath: &Datapath,
-    socket: &Socket,
-    pod: &Pod,
-    allocation: &Allocation,
-    number: usize,
-) -> (Veth, Settling) {
+/// What the plugin does while the agent allocates addresses.
+fn make_pair(socket: &Socket, pod: &Pod, number: usize) -> Veth {
     let name = format!("lxc{number:012x}");
     let spec = VethSpec::new(&name, "eth0", &pod.netns)
         .expect("random addresses")
         .mtu(1500)
         .alias("podwire_cni:bench:pod:eth0")
         .down();
-    let veth = Veth::create(socket, &spec).expect("a veth pair");
+    Veth::create(socket, &spec).expect("a veth pair")
+}
+
+/// What it does, after clsact, while the agent creates the endpoint.
+fn configure(datapath: &Datapath, pod: &Pod, veth: &Veth, allocation: &Allocation) -> Settling {
     let router = datapath.node();
-    let mut network = PodNetwork::new(&veth);
+    let mut network = PodNetwork::new(veth);
     network.ipv4 = allocation.ipv4.zip(router.router_ipv4);
     network.ipv6 = allocation.ipv6.zip(router.router_ipv6);
-    let settling = network.configure(&pod.netns).expect("the pod's side");
-    (veth, settling)
+    network.configure(&pod.netns).expect("the pod's side")
 }
 
 /// Every endpoint in turn, several times over.
@@ -173,21 +181,21 @@ fn regenerate_all(node: &World, datapath: &Datapath, creations: &[Creation], tim
 }
 
 fn print_creations(creations: &[Creation]) {
-    let all = |time: &dyn Fn(&Creation) -> Duration| -> Vec<f64> {
-        creations.iter().map(|creation| milliseconds(time(creation))).collect()
+    let row = |name: &str, of: &[Creation], time: &dyn Fn(&Creation) -> Duration| {
+        print_row(name, &of.iter().map(|creation| milliseconds(time(creation))).collect::<Vec<_>>());
     };
     print_head("creation of an endpoint, ms");
-    print_row("in the agent, IPAM to live", &all(&Creation::agent));
-    print_row("  allocate addresses", &all(&|creation| creation.addresses));
+    row("in the agent, IPAM to live", creations, &Creation::agent);
+    row("  allocate addresses", creations, &|creation| creation.addresses);
     for stage in Stage::ALL {
-        print_row(&format!("  stage {}", stage.name()), &all(&|creation| creation.endpoint.timings.of(stage)));
+        row(&format!("  stage {}", stage.name()), creations, &|creation| creation.endpoint.timings.of(stage));
     }
-    print_row("not in it: the veth pair and the pod's side", &all(&|creation| creation.pair));
+    row("not in it: the veth pair and the pod's side", creations, &|creation| creation.pair);
+    row("not in it: clsact, by the plugin", creations, &|creation| creation.clsact);
     let (first, last) = (&creations[..ENDS], &creations[creations.len() - ENDS..]);
     for (name, part) in [("first", first), ("last", last)] {
-        let times: Vec<f64> = part.iter().map(|creation| milliseconds(creation.agent())).collect();
-        print_row(&format!("in the agent, the {name} {ENDS}"), &times);
-        let attach = part.iter().map(|creation| milliseconds(creation.endpoint.timings.of(Stage::Attach)));
-        print_row("  stage attach", &attach.collect::<Vec<_>>());
+        row(&format!("in the agent, the {name} {ENDS}"), part, &Creation::agent);
+        row("  stage attach", part, &|creation| creation.endpoint.timings.of(Stage::Attach));
+        row("  not in it: clsact, by the plugin", part, &|creation| creation.clsact);
     }
 }

@@ -358,10 +358,12 @@ fn the_older_ingress_discipline_is_refused() {
         tc(&["qdisc", "add", "dev", "dev0", "ingress"]);
         let attacher = Attacher::new(root.path(), AttachMode::Clsact).expect("an attacher");
         let set = load(root, 0);
-        let wanted = [(Direction::Ingress, program(&set)), (Direction::Egress, program(&set))];
-        let error = attacher.attach_all(device, &wanted).expect_err("ingress is in the way");
-        assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
-        assert!(filters(socket, device).is_empty(), "nothing stays");
+        let both = [(Direction::Ingress, program(&set)), (Direction::Egress, program(&set))];
+        for wanted in [&both[..], &both[..1], &both[1..]] {
+            let error = attacher.attach_all(device, wanted).expect_err("ingress is in the way");
+            assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+            assert!(filters(socket, device).is_empty(), "nothing stays");
+        }
         assert!(tc(&["qdisc", "show", "dev", "dev0"]).contains("ingress"));
     });
 }

@@ -8,6 +8,7 @@ mod common {
 }
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::agent::{Node, until};
+use common::bpf::tcx_or_skip;
 use common::example;
 use common::netns::TestNetns;
+use podwire::Datapath;
+use podwire::netlink::Direction;
 use serde_json::{Value, json};
 
 static PLUGIN: LazyLock<PathBuf> = LazyLock::new(|| example::example("podwire-cni"));
@@ -157,6 +161,49 @@ fn without_programs(node: &Node, result: &Value, look: impl Fn() -> Option<()>) 
         socket.clsact_delete(device.index).expect("attached by clsact");
         look()
     });
+}
+
+/// The agent's filters on both hooks of an attachment's device, and whether there is clsact.
+fn hooks(node: &Node, result: &Value) -> ([usize; 2], bool) {
+    let socket = node.netns.socket();
+    let device = socket.link_by_name(result["interfaces"][0]["name"].as_str().expect("text")).expect("the device");
+    let filters = |direction| socket.filters(device.index, direction).expect("listed").len();
+    ([Direction::Ingress, Direction::Egress].map(filters), socket.clsact_exists(device.index).expect("asked"))
+}
+
+#[test]
+fn clsact_of_the_plugin_is_the_agents_to_remove() {
+    let node = Node::new();
+    let pods = [TestNetns::new(), TestNetns::new()];
+    let agent = node.start();
+    let first = add(&node, "first", &pods[0]);
+    assert_eq!(hooks(&node, &first), ([1, 1], true));
+    agent.terminate();
+    if tcx_or_skip() {
+        let agent = node.start_with(&["--attach-mode", "tcx"]);
+        assert_eq!(hooks(&node, &first), ([0, 0], false), "nobody uses it any more");
+        let second = add(&node, "second", &pods[1]);
+        assert_eq!(hooks(&node, &second), ([0, 0], false), "nobody needs it");
+        exchange(&pods[0], &pods[1], addresses(&second)[0]);
+        del(&node, "second", pods[1].path());
+        agent.terminate();
+    }
+    let agent = node.start();
+    assert_eq!(hooks(&node, &first), ([1, 1], true));
+    let notes = node.root.path().join("podwire/devices");
+    let noted = || std::fs::read_dir(&notes).expect("a folder").flatten().any(|entry| is_pods(&entry.file_name()));
+    assert!(noted());
+    del(&node, "first", pods[0].path());
+    wait_until_clean(&node);
+    assert!(!noted(), "DEL leaves a note of a device that is gone");
+    add(&node, "third", &pods[0]);
+    agent.terminate();
+    node.netns.run(|| Datapath::cleanup(node.root.path(), &node.state_dir())).expect("cleaned up");
+    assert!(devices(&node).is_empty() && !notes.exists());
+}
+
+fn is_pods(device: &OsStr) -> bool {
+    device.to_string_lossy().starts_with("lxc")
 }
 
 /// podman's `run --ip --mac-address` and, with more than one address, its `network reload`.

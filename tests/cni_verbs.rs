@@ -72,6 +72,30 @@ fn what_an_agent_tells_with_the_addresses_is_not_asked_for() {
 }
 
 #[test]
+fn clsact_is_added_for_an_agent_that_attaches_by_it() {
+    for (clsact, tells_settings) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (host, pod) = (Host::new(), TestNetns::new());
+        (host.agent.state().clsact, host.agent.state().tells_settings) = (clsact, tells_settings);
+        host.add("abc", &pod, &host.conf("1.1.0"));
+        let socket = host.netns.socket();
+        let device = socket.link_by_name(&host.devices()[0]).expect("the host's side").index;
+        assert_eq!(socket.clsact_exists(device).expect("asked"), clsact);
+        host.call(&call("DEL", "abc", pod.path()), &host.conf("1.1.0")).expect("DEL succeeds");
+        host.assert_clean(&[&pod]);
+    }
+}
+
+#[test]
+fn a_place_that_is_taken_is_the_agents_to_report() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    host.agent.state().clsact = true;
+    host.agent.state().ingress_first = true;
+    host.add("abc", &pod, &host.conf("1.1.0"));
+    let device = host.netns.socket().link_by_name(&host.devices()[0]).expect("the host's side").index;
+    assert!(!host.netns.socket().clsact_exists(device).expect("asked"));
+}
+
+#[test]
 fn the_pair_gets_the_limits_that_the_agent_tells() {
     let offload = OffloadLimits { gro: 65_000, gso: 64_000, ..OffloadLimits::default() };
     for (wish, mtu) in [(None, 1400), (Some(1300), 1300)] {

@@ -51,6 +51,9 @@ pub struct DeviceSettings {
     /// Largest packet in bytes that the kernel may hand to a device.
     #[serde(rename = "GSOMaxSize")]
     pub gso_max_size: u32,
+    /// How the agent attaches its programs: `clsact`, in which case whoever makes a device may add the discipline, or `tcx`.
+    #[serde(rename = "attachMode", with = "optional", skip_serializing_if = "Option::is_none")]
+    pub attach_mode: Option<String>,
     /// How endpoints are connected: `veth`.
     #[serde(rename = "datapathMode", with = "optional", skip_serializing_if = "Option::is_none")]
     pub datapath_mode: Option<String>,
@@ -69,6 +72,7 @@ impl From<DaemonConfigurationStatus> for DeviceSettings {
             gro_max_size: status.gro_max_size,
             gso_ipv4_max_size: status.gso_ipv4_max_size,
             gso_max_size: status.gso_max_size,
+            attach_mode: status.attach_mode,
             datapath_mode: status.datapath_mode,
             device_mtu: status.device_mtu,
             route_mtu: status.route_mtu,
@@ -95,6 +99,9 @@ pub struct DaemonConfigurationStatus {
     /// The node's addresses and ranges.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addressing: Option<NodeAddressing>,
+    /// How the agent attaches its programs: `clsact` or `tcx`.
+    #[serde(rename = "attachMode", with = "optional", skip_serializing_if = "Option::is_none")]
+    pub attach_mode: Option<String>,
     /// Everything the agent was started with, by name.
     #[serde(rename = "daemonConfigurationMap", skip_serializing_if = "Map::is_empty")]
     pub daemon_configuration_map: Map<String, Value>,

@@ -82,8 +82,13 @@ pub(super) fn add(
     let endpoint = new_endpoint(attachment, path, &veth, &allocation, args);
     let network = pod_network(&veth, &allocation).route_mtu(mtu.route).limits(limits);
     let mut configured = None;
-    let mut configure = || configured = Some(configure(place, &netns, &network));
-    let created = agent.create_endpoint_while(&endpoint, &mut configure);
+    let mut meanwhile = || {
+        if settings.clsact {
+            add_clsact(host, &veth);
+        }
+        configured = Some(configure(place, &netns, &network));
+    };
+    let created = agent.create_endpoint_while(&endpoint, &mut meanwhile);
     if created.as_ref().err().is_none_or(may_exist_nevertheless) {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
@@ -232,6 +237,14 @@ fn pod_network<'a>(veth: &'a Veth, allocation: &Allocation) -> PodNetwork<'a> {
     network.ipv4 = allocation.ipv4().zip(allocation.gateway_v4);
     network.ipv6 = allocation.ipv6().zip(allocation.gateway_v6);
     network
+}
+
+/// Makes the place of the agent's filters before the agent comes to them, since the more pods there are, the longer the kernel takes
+/// for it. Whoever is second finds it there; what else is in its way is the agent's to report.
+fn add_clsact(host: &Socket, veth: &Veth) {
+    if let Err(error) = host.clsact_add(veth.host_ifindex) {
+        log::debug!("clsact of {} is left to the agent: {error}", veth.host_ifname);
+    }
 }
 
 fn configure(place: Place, netns: &NetNs, network: &PodNetwork<'_>) -> Result<Settling, CniError> {

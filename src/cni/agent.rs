@@ -106,6 +106,9 @@ pub struct NodeSettings {
     pub route_mtu: u32,
     /// Aggregation limits of the pods' devices.
     pub offload: OffloadLimits,
+    /// Whether the agent attaches its programs by clsact: the plugin then adds it to the host's side, while the agent is at
+    /// something else. An agent that finds none makes it itself.
+    pub clsact: bool,
 }
 
 /// One address handed out.

@@ -51,6 +51,7 @@ impl HttpAgent {
                 gro_ipv4: settings.gro_ipv4_max_size,
                 gso_ipv4: settings.gso_ipv4_max_size,
             },
+            clsact: settings.attach_mode.as_deref() == Some("clsact"),
         })
     }
 }

@@ -13,6 +13,7 @@ use super::timings::{Stage, Timings};
 use super::veth::{PodNetwork, Settling, Veth, VethSpec};
 use super::{ownership, scrub, wiring};
 use crate::ipam::{ExpirationId, Families, Family, Lifetime};
+use crate::netlink::Link;
 use crate::netns::NetNs;
 use crate::undo::Undo;
 use crate::{EndpointId, Error, Result, SecurityId};
@@ -31,6 +32,15 @@ struct Addresses {
     claims: Vec<(IpAddr, ExpirationId)>,
     /// To whom those are allocated that the caller brought.
     owner: Option<String>,
+}
+
+/// The device of an endpoint under creation.
+struct Taken {
+    device: DeviceRef,
+    /// Whether it is one that existed and podwire made, by its plugin.
+    ours: bool,
+    /// The pair that was made just now, if it was.
+    made: Option<(Veth, Settling)>,
 }
 
 impl Addresses {
@@ -57,7 +67,8 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
         manager.wiring.enforcement.admit(admission(id, labels, &spec.named_ports))
     })?;
     undo.attempt("take its policy out of force", move || manager.wiring.enforcement.dismiss(id));
-    let (device, made) = timings.time(Stage::Device, || take_device(manager, id, spec, &addresses, &mut undo))?;
+    let Taken { device, ours, made } =
+        timings.time(Stage::Device, || take_device(manager, id, spec, &addresses, &mut undo))?;
 
     // From here on the endpoint is on disk: a crash leaves something that a restart finishes, not something it overlooks.
     let record = record(id, identity, spec, &device, &addresses);
@@ -81,6 +92,9 @@ pub(super) fn create(manager: &EndpointManager, spec: &EndpointSpec) -> Result<A
         scrub::freed(manager, wired.addresses());
         unmapped
     });
+    if ours {
+        timings.time(Stage::Attach, || manager.wiring.attacher.own_clsact(wiring::device(&record)))?;
+    }
     manager.wire(&record, &mut timings)?;
     if let Some((veth, settling)) = made {
         timings.time(Stage::Device, || bring_up(manager, &veth, &settling))?;
@@ -193,15 +207,18 @@ fn take_device<'a>(
     spec: &EndpointSpec,
     addresses: &Addresses,
     undo: &mut Undo<'a>,
-) -> Result<(DeviceRef, Option<(Veth, Settling)>)> {
+) -> Result<Taken> {
     match (&spec.device, &spec.netns) {
-        (Some(device), _) => Ok((existing(manager, device)?, None)),
+        (Some(device), _) => {
+            let ours = ownership::is_ours(&existing(manager, device)?);
+            Ok(Taken { device: device.clone(), ours, made: None })
+        }
         (None, Some(path)) => {
             let netns = NetNs::open(path)?;
             let (veth, settling) = make_pair(manager, id, spec, &netns, addresses, undo)?;
             let name = veth.host_ifname.clone();
             let device = DeviceRef { ifindex: veth.host_ifindex, name, node_mac: veth.host_mac, mac: veth.pod_mac };
-            Ok((device, Some((veth, settling))))
+            Ok(Taken { device, ours: false, made: Some((veth, settling)) })
         }
         (None, None) => {
             Err(Error::invalid("endpoint", &*spec.name, "needs a network namespace or a device that exists"))
@@ -210,7 +227,7 @@ fn take_device<'a>(
 }
 
 /// A device that can be an endpoint's: the host side of a veth pair that serves nothing else.
-fn existing(manager: &EndpointManager, device: &DeviceRef) -> Result<DeviceRef> {
+fn existing(manager: &EndpointManager, device: &DeviceRef) -> Result<Link> {
     let link = manager.wiring.socket.link_by_index(device.ifindex)?;
     let refused = |reason: String| Err(Error::invalid("interface-name", &*device.name, reason));
     if link.name != device.name {
@@ -228,7 +245,7 @@ fn existing(manager: &EndpointManager, device: &DeviceRef) -> Result<DeviceRef> 
             name: device.name.clone(),
             detail: format!("it is endpoint {other}"),
         }),
-        None => Ok(device.clone()),
+        None => Ok(link),
     }
 }
 

@@ -142,6 +142,14 @@ impl Attacher {
         attached::query(&self.0.socket, &self.0.links_of(device), device, direction)
     }
 
+    /// Notes that clsact of a device is ours when the plugin made it, or is about to.
+    pub(crate) fn own_clsact(&self, device: Device<'_>) -> Result<()> {
+        match self.0.mode {
+            AttachMode::Tcx => Ok(()),
+            AttachMode::Auto | AttachMode::Clsact => clsact::remember_clsact(&self.0.state_of(device), device),
+        }
+    }
+
     /// Detaches everything of ours from a device, and forgets it.
     pub fn detach_all(&self, device: Device<'_>) -> Result<()> {
         for direction in [Direction::Ingress, Direction::Egress] {

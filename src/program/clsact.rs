@@ -39,9 +39,12 @@ pub(super) fn attach(
         .extend(wanted.iter().zip(outcomes.as_slice()).filter(|(_, made)| made.is_ok()).map(|((at, _), _)| *at));
     match qdisc {
         Ok(()) => remember_clsact(state, device)?,
-        // Either it was there, or the older ingress discipline is in its place: this tells.
+        // Either it was there, or the older ingress discipline is in its place. On that both hooks are one, so that a filter on
+        // each has told already; otherwise this does.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            socket.clsact_add(device.index)?;
+            if ![Direction::Ingress, Direction::Egress].iter().all(|at| undo.filters.contains(at)) {
+                socket.clsact_add(device.index)?;
+            }
         }
         Err(error) if error.errno() == Some(libc::ENODEV) => return Err(device_gone(device)),
         Err(error) => return Err(error),
@@ -168,7 +171,8 @@ fn marker(state: &Path, device: Device<'_>) -> PathBuf {
     state.join(format!("{MARKER}{}", device.index))
 }
 
-fn remember_clsact(state: &Path, device: Device<'_>) -> Result<()> {
+/// Notes that clsact of a device is ours, whoever makes it.
+pub(super) fn remember_clsact(state: &Path, device: Device<'_>) -> Result<()> {
     let marker = marker(state, device);
     fs::create_dir_all(&marker).map_err(|error| Error::system("create directory", marker.display().to_string(), error))
 }

@@ -72,7 +72,13 @@ impl Node {
 
     /// Starts the agent with both families and waits until it serves.
     pub fn start(&self) -> Agent {
-        let agent = self.spawn(&["--ipv4-range", "10.66.0.0/24", "--ipv6-range", "fd66::/112", "--node-name", "node1"]);
+        self.start_with(&[])
+    }
+
+    /// The same with these flags besides.
+    pub fn start_with(&self, flags: &[&str]) -> Agent {
+        let usual = ["--ipv4-range", "10.66.0.0/24", "--ipv6-range", "fd66::/112", "--node-name", "node1"];
+        let agent = self.spawn(&[&usual, flags].concat());
         self.client().status(true).unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
         agent
     }

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use podwire::cni::{
@@ -31,6 +32,10 @@ pub struct State {
     pub tells_settings: bool,
     /// MTU of the pods' devices, and their aggregation limits.
     pub limits: Option<(u32, OffloadLimits)>,
+    /// Whether it attaches by clsact.
+    pub clsact: bool,
+    /// Whether somebody adds the older ingress discipline to each device before the plugin adds clsact.
+    pub ingress_first: bool,
     pub calls: Vec<&'static str>,
     /// A namespace to be removed when this call comes.
     pub remove_at: Option<(&'static str, PathBuf)>,
@@ -40,7 +45,7 @@ impl State {
     /// The settings of the node.
     fn settings(&self) -> NodeSettings {
         let (device_mtu, offload) = self.limits.unwrap_or((1500, OffloadLimits::default()));
-        NodeSettings { device_mtu, route_mtu: 1450, offload }
+        NodeSettings { device_mtu, route_mtu: 1450, offload, clsact: self.clsact }
     }
 }
 
@@ -121,6 +126,17 @@ impl Agent for FakeAgent {
         let mut state = self.called("create_endpoint")?;
         state.endpoints.insert(endpoint.attachment.clone(), endpoint.clone());
         Ok(())
+    }
+
+    /// As the real agent's client: the caller does its part before there is an answer.
+    fn create_endpoint_while(&self, endpoint: &NewEndpoint, meanwhile: &mut dyn FnMut()) -> Result<()> {
+        if self.state().ingress_first {
+            let mut tc = Command::new("tc");
+            let added = tc.args(["qdisc", "add", "dev", &endpoint.host_ifname, "ingress"]).status();
+            assert!(added.expect("tc runs").success());
+        }
+        meanwhile();
+        self.create_endpoint(endpoint)
     }
 
     /// As the real agent: the device and the addresses go too.
