@@ -1,7 +1,8 @@
 //! Pods and the host talk to each other, with either way of attaching. Needs root.
 mod common;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
 
 use common::bpf::tcx_or_skip;
 use common::netns::TestNetns;
@@ -107,6 +108,71 @@ fn pods_reach_the_network_and_back() {
     }
     let (packets, _) = datapath.forwards().count(ForwardPoint::NetworkToPod).expect("counted");
     assert!(packets > 0, "what the network sends to pods goes past the stack");
+}
+
+/// Whether a datagram that bears this source arrives.
+fn arrives_as(source: IpAddr, from: &TestNetns, to: &TestNetns, address: IpAddr) -> bool {
+    let server = to.run(|| UdpSocket::bind((address, 0)).expect("bind in the pod"));
+    let client = from.run(|| UdpSocket::bind((source, 0)).expect("bind to the source"));
+    server.set_read_timeout(Some(Duration::from_millis(500))).expect("set a timeout");
+    client.send_to(b"ping", server.local_addr().expect("bound")).expect("send");
+    server.recv(&mut [0; 16]).is_ok()
+}
+
+/// A network behind a device that bears no program of ours: what comes from there the host forwards.
+#[test]
+fn who_is_behind_another_device_speaks_for_itself_alone() {
+    let (node, a, b, outside) = (TestNode::new(), TestNetns::new(), TestNetns::new(), TestNetns::new());
+    let socket = node.netns.socket();
+    let spec = VethSpec {
+        device: DeviceSpec { name: "bridge0", ..DeviceSpec::default() },
+        peer: DeviceSpec {
+            name: "eth0",
+            netns: Some(std::os::fd::AsFd::as_fd(outside.netns())),
+            ..DeviceSpec::default()
+        },
+        up: true,
+    };
+    let pair = socket.link_create_veth(&spec).expect("a wire");
+    let far = outside.socket();
+    far.link_set_up(pair.peer_index).expect("up");
+    let datapath = node.open();
+    // Where the operator has it on, it stops IPv4 before us.
+    for device in ["all", "bridge0"] {
+        let filter = format!("/proc/sys/net/ipv4/conf/{device}/rp_filter");
+        node.netns.run(|| std::fs::write(&filter, "0")).expect("set in the namespace");
+    }
+    let pretended = node.create(&datapath, "default/a", &a);
+    let server = node.create(&datapath, "default/b", &b);
+    let wires = [
+        ("172.31.0.1/24", "172.31.0.2/24", "10.50.0.0/24", datapath.node().router_ipv4.map(IpAddr::from)),
+        ("fd55::1/64", "fd55::2/64", "fd00:50::/120", datapath.node().router_ipv6.map(IpAddr::from)),
+    ];
+    let pods = both_families(&pretended).into_iter().zip(both_families(&server));
+    for ((pod, address), (near, own, range, router)) in pods.zip(wires) {
+        let near: ipnetwork::IpNetwork = near.parse().expect("a prefix");
+        let own: ipnetwork::IpNetwork = own.parse().expect("a prefix");
+        socket.address_add(&AddressSpec::new(pair.index, near)).expect("near");
+        far.address_add(&AddressSpec::new(pair.peer_index, own)).expect("far");
+        far.route_add(&RouteSpec::new(range.parse().expect("a prefix")).gateway(near.ip())).expect("a route");
+        let liar = |source: IpAddr| {
+            let spec = AddressSpec::new(pair.peer_index, source.into());
+            far.address_add(&spec).expect("an address that is another's");
+            arrives_as(source, &outside, &b, address)
+        };
+        exchange_udp(&outside, &b, address);
+        assert!(!liar(pod), "{pod} from outside");
+        assert!(!liar(router.expect("both families")), "{router:?} from outside");
+        assert!(arrives(&a, &b, address) && arrives(&node.netns, &b, address));
+    }
+    let counters = datapath.metrics().counters().expect("counters");
+    let dropped: u64 = counters
+        .iter()
+        .filter(|counter| counter.counted.reason.to_string() == "Invalid source ip")
+        .map(|counter| counter.packets)
+        .sum();
+    // The kernel itself stops IPv4 with the host's address.
+    assert_eq!(dropped, 3, "{counters:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Connections as the programs follow them, sentence by sentence. Needs root.
 
+#[path = "programs_conntrack/forwarded.rs"]
+mod forwarded;
 #[path = "programs_conntrack/fragments.rs"]
 mod fragments;
 #[path = "common/programs.rs"]

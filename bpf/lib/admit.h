@@ -26,7 +26,8 @@ struct admission {
 	__u64 now;
 	__u32 generation;
 	__u32 reports; /* not 0: verdicts are reported */
-	__u16 hook; /* enum hook */
+	__u8 hook; /* enum hook */
+	bool opens_nothing; /* passes only as a packet of a connection that is there */
 	__u16 raised_by; /* enum policy_verdict_raised_by: what the packet is to the connection that is judged */
 	__u16 self_id; /* the pod on whose device the program runs, 0 none */
 	__u16 src_id; /* out: the sending pod, as its address says, 0 none */
@@ -445,5 +446,7 @@ __noinline int admit(struct __sk_buff *skb, struct admission *a)
 		if (opener >= 0)
 			return admit_member(skb, a, place, opener, switches);
 	}
+	if (unlikely(a->opens_nothing))
+		return DROP(REASON_INVALID_SIP);
 	return admit_opener(skb, a, switches);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "lib/admit.h"
+#include "lib/forwarded.h"
 #include "lib/transport.h"
 
 /* What no program returns. */
@@ -210,6 +211,8 @@ static __always_inline int fast_ipv4(struct __sk_buff *skb, struct ethernet *eth
 	source[1] = 0;
 	destination[0] = ip->destination;
 	destination[1] = 0;
+	if (hook == HOOK_TO_POD && unlikely(is_forwarded(skb)) && claim_of(source, ENDPOINT_IPV4) == CLAIM_POD)
+		return NOT_FAST;
 	flow_set(&flow, source, destination, ports, ports >> 16, ip->protocol, ENDPOINT_IPV4, 0);
 	if (unlikely(!fast_find(skb, eth, &flow, hook, &path)))
 		return NOT_FAST;
@@ -236,6 +239,8 @@ static __always_inline int fast_ipv6(struct __sk_buff *skb, struct ethernet *eth
 		return NOT_FAST;
 	copy_ipv6(source, ip->source);
 	copy_ipv6(destination, ip->destination);
+	if (hook == HOOK_TO_POD && unlikely(is_forwarded(skb)) && claim_of(source, ENDPOINT_IPV6) == CLAIM_POD)
+		return NOT_FAST;
 	flow_set(&flow, source, destination, ports, ports >> 16, ip->next_header, ENDPOINT_IPV6, 0);
 	if (unlikely(!fast_find(skb, eth, &flow, hook, &path)))
 		return NOT_FAST;

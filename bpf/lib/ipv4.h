@@ -4,6 +4,7 @@
 
 #include "lib/admit.h"
 #include "lib/deliver.h"
+#include "lib/forwarded.h"
 #include "lib/ip.h"
 #include "lib/lxc.h"
 #include "lib/packet.h"
@@ -150,6 +151,13 @@ static __always_inline int ipv4_to_pod(struct __sk_buff *skb, const struct podwi
 	ip = (void *)(eth + 1);
 	if (ip->destination != self->ipv4 || !(self->flags & PODWIRE_ENDPOINT_F_IPV4))
 		return DROP(REASON_UNROUTABLE);
+	if (unlikely(is_forwarded(skb))) {
+		__u64 source[2] = { ip->source };
+
+		/* The stack lets nobody speak for the host; what bears its address was masqueraded. */
+		if (claim_of(source, ENDPOINT_IPV4) == CLAIM_POD)
+			return DROP(REASON_INVALID_SIP);
+	}
 	verdict = ipv4_flow(skb, &a->flow);
 	if (verdict)
 		return verdict;

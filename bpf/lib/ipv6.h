@@ -4,6 +4,7 @@
 
 #include "lib/admit.h"
 #include "lib/deliver.h"
+#include "lib/forwarded.h"
 #include "lib/ip.h"
 #include "lib/lxc.h"
 #include "lib/ndp.h"
@@ -278,6 +279,17 @@ static __always_inline int ipv6_to_pod(struct __sk_buff *skb, const struct podwi
 		return PASS;
 	if (!same_ipv6(ip->destination, self->ipv6) || !(self->flags & PODWIRE_ENDPOINT_F_IPV6))
 		return DROP(REASON_UNROUTABLE);
+	if (unlikely(is_forwarded(skb))) {
+		__u64 source[2];
+		enum claim claim;
+
+		copy_ipv6(source, ip->source);
+		claim = claim_of(source, ENDPOINT_IPV6);
+		if (claim == CLAIM_POD)
+			return DROP(REASON_INVALID_SIP);
+		/* The stack lets anybody speak for the host; answers to what it translated bear its address too. */
+		a->opens_nothing = claim == CLAIM_HOST;
+	}
 	verdict = ipv6_flow(skb, &a->flow);
 	if (verdict)
 		return verdict;

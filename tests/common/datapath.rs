@@ -51,6 +51,10 @@ const HASH_KEYS: [u64; 5] =
 pub(crate) const INGRESS: u8 = 1;
 pub(crate) const EGRESS: u8 = 2;
 
+/// The index of cilium_host.
+pub(crate) const HOST_DEVICE: u32 = 77;
+/// Of a device of the host's own: a bridge, a VLAN, a second NIC.
+pub(crate) const OTHER_DEVICE: u32 = 78;
 pub(crate) const HOST_MAC: Mac = [0x02, 0, 0, 0, 0, 0x01];
 /// The loopback device's own, so that the kernel takes frames for it as meant for this node.
 pub(crate) const DEVICE_MAC: Mac = [0; 6];
@@ -183,7 +187,7 @@ impl Setup {
     pub(crate) fn new() -> Self {
         let mut constants = Constants::new();
         constants
-            .set("cfg_host_ifindex", 77u32)
+            .set("cfg_host_ifindex", HOST_DEVICE)
             .set("cfg_host_mac", padded(HOST_MAC))
             .set("cfg_router_ipv4", GATEWAY4.octets())
             .set("cfg_router_ipv6", GATEWAY6.octets())

@@ -266,9 +266,16 @@ impl Scene {
     /// Hands a frame to a program by a device, and has the model look at it as well.
     #[track_caller]
     pub(crate) fn meet(&mut self, program: &str, ifindex: u32, frame: &[u8]) -> Verdict {
+        self.meet_from(program, (0, ifindex), frame)
+    }
+
+    /// As [`meet`](Self::meet), of a packet that came into the node by the first device, 0 if by none.
+    #[track_caller]
+    pub(crate) fn meet_from(&mut self, program: &str, devices: (u32, u32), frame: &[u8]) -> Verdict {
+        let ifindex = devices.1;
         let before = self.counted();
-        let observed = self.rig.meet(program, ifindex, frame);
-        let fate = self.world.meet(program, ifindex, frame);
+        let observed = self.rig.meet_from(program, devices, frame);
+        let fate = self.world.meet_from(program, devices, frame);
         self.world.trail.clear();
         let agreed = agreement::fate(&self.world, program, ifindex, &observed, &fate)
             .and_then(|()| agreement::memory(&self.rig, &self.world, self.since));

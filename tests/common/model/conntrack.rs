@@ -184,6 +184,16 @@ impl Connection {
 }
 
 impl World {
+    /// Whether a packet is one of a connection that is there, or an error about one, and no beginning.
+    pub(super) fn belongs(&self, packet: &Tuple) -> bool {
+        let told = match &packet.content {
+            Content::Icmp { about, .. } => about.as_deref().filter(|about| about.source == packet.destination),
+            content if content.opens() => None,
+            _ => Some(packet),
+        };
+        told.is_some_and(|told| self.connections.get(&Key::of(told).0).is_some_and(Connection::is_live))
+    }
+
     /// Whether a packet may pass, by connections and policy; what there is to remember of it is remembered.
     pub(super) fn admit(&mut self, packet: &Tuple, length: u64, events: &mut Vec<VerdictEvent>) -> Result<(), Drop> {
         let (key, sender) = Key::of(packet);

@@ -211,8 +211,13 @@ impl World {
 
     /// Hands a packet that came in or goes out by a device to the program there.
     pub(crate) fn meet(&mut self, program: &str, ifindex: u32, frame: &[u8]) -> Fate {
+        self.meet_from(program, (0, ifindex), frame)
+    }
+
+    /// As [`meet`](Self::meet), of a packet that came into the node by the first device, 0 if by none.
+    pub(crate) fn meet_from(&mut self, program: &str, devices: (u32, u32), frame: &[u8]) -> Fate {
         let mut verdicts = Vec::new();
-        let way = self.route(program, ifindex, frame, &mut verdicts);
+        let way = self.route(program, devices, frame, &mut verdicts);
         let usual = Direction::of_program(program);
         let dropped = |drop: Drop| Dropped {
             reason: drop.reason,

@@ -19,13 +19,13 @@ impl World {
     pub(super) fn route(
         &mut self,
         program: &str,
-        ifindex: u32,
+        (came_in_by, ifindex): (u32, u32),
         frame: &[u8],
         events: &mut Events,
     ) -> Result<Way, Drop> {
         match program {
             FROM_CONTAINER => self.sent_by_pod(ifindex, frame, events),
-            TO_CONTAINER => self.sent_to_pod(ifindex, frame, events),
+            TO_CONTAINER => self.sent_to_pod((came_in_by, ifindex), frame, events),
             FROM_HOST => self.sent_by_host(frame),
             FROM_NETDEV => self.received(frame, events),
             TO_HOST => Ok(Way::Pass(Some(ForwardPoint::ToHost))),
@@ -83,10 +83,11 @@ impl World {
         Ok(Way::Redirect(packet, Some(ForwardPoint::PodToPod)))
     }
 
-    /// Connections and policy.
-    fn admit_frame(&mut self, frame: &[u8], events: &mut Events) -> Result<(), Drop> {
+    /// Connections and policy. What `opens_nothing` passes for a connection's sake alone.
+    fn admit_frame(&mut self, frame: &[u8], opens_nothing: bool, events: &mut Events) -> Result<(), Drop> {
         let ip = Ip::parse(frame).ok_or(Drop::new(UNSUPPORTED_L3))??;
         let packet = ip.tuple(&mut self.fragments, &mut self.trail)?;
+        ensure(!opens_nothing || self.belongs(&packet), INVALID_SIP)?;
         self.admit(&packet, frame.len() as u64, events)
     }
 
@@ -114,26 +115,38 @@ impl World {
         Ok(Way::Redirect(icmpv6((sender.node_mac, sender.mac), (GATEWAY6, ip.source), 255, &answer), None))
     }
 
-    fn sent_to_pod(&mut self, ifindex: u32, frame: &[u8], events: &mut Events) -> Result<Way, Drop> {
+    fn sent_to_pod(
+        &mut self,
+        (came_in_by, ifindex): (u32, u32),
+        frame: &[u8],
+        events: &mut Events,
+    ) -> Result<Way, Drop> {
         let receiver = *self.endpoint_behind(ifindex).ok_or(Drop::new(UNROUTABLE))?;
         let passes = Ok(Way::Pass(Some(ForwardPoint::StackToPod)));
-        match ethertype(frame) {
+        let from: IpAddr = match ethertype(frame) {
             0x8100 | 0x88a8 => return Err(Drop::new(VLAN_FILTERED)),
             TYPE_IPV4 => {
                 let ip = Ipv4::parse(&frame[ETH..]).ok_or(Drop::new(INVALID_PACKET))?;
                 ensure(receiver.ipv4 == Some(ip.destination), UNROUTABLE)?;
+                ip.source.into()
             }
             TYPE_IPV6 => {
-                let to = Ipv6::parse(frame).ok_or(Drop::new(INVALID_PACKET))?.destination;
-                if to.is_multicast() || is_link_local(to) {
+                let ip = Ipv6::parse(frame).ok_or(Drop::new(INVALID_PACKET))?;
+                if ip.destination.is_multicast() || is_link_local(ip.destination) {
                     return passes;
                 }
-                ensure(receiver.ipv6 == Some(to), UNROUTABLE)?;
+                ensure(receiver.ipv6 == Some(ip.destination), UNROUTABLE)?;
+                ip.source.into()
             }
             TYPE_ARP => return passes,
             _ => return Err(Drop::new(UNSUPPORTED_L3)),
-        }
-        self.admit_frame(frame, events)?;
+        };
+        // Who comes in by a device of the host's is nobody who is here.
+        let is_foreign = ![0, HOST_DEVICE].contains(&came_in_by);
+        let is_host = self.host_addresses.contains(&from);
+        let of_pods = self.endpoint_of(from).is_some() || self.in_range(from);
+        ensure(!is_foreign || is_host || !of_pods, INVALID_SIP)?;
+        self.admit_frame(frame, is_foreign && is_host && from.is_ipv6(), events)?;
         passes
     }
 
@@ -172,7 +185,7 @@ impl World {
         // Nobody outside has an address of this node.
         let ours = self.host_addresses.contains(&from) || self.endpoint_of(from).is_some();
         ensure(!ours, INVALID_SIP)?;
-        self.admit_frame(frame, events)?;
+        self.admit_frame(frame, false, events)?;
         let packet = readdressed(&one_less(frame), receiver.mac, receiver.node_mac);
         Ok(Way::Redirect(packet, Some(ForwardPoint::NetworkToPod)))
     }

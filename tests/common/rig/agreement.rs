@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use podwire::abi::{CtDir, CtEntry, CtKey, FragPorts, Ipv4FragId, Ipv6FragId};
 
-use super::super::datapath::{FROM_CONTAINER, HOST_MAC, hex};
+use super::super::datapath::{FROM_CONTAINER, HOST_DEVICE, HOST_MAC, hex};
 use super::super::model::{Connection, Expiry, Fate, FragmentId, Key, Recorded, Side, State, VerdictEvent, World};
 use super::{NETDEV, Observed, Rig, TICKS};
 
@@ -148,7 +148,7 @@ fn path_agrees(world: &World, key: &Key, connection: &Connection, side: Side, di
         same("receiver", (dir.out_ifindex, dir.dst_mac, dir.src_mac, dir.dst_id), there)?;
     } else {
         same("to the stack", receiver.is_none(), true)?;
-        same("stack", (dir.out_ifindex, dir.dst_mac), (77, HOST_MAC))?;
+        same("stack", (dir.out_ifindex, dir.dst_mac), (HOST_DEVICE, HOST_MAC))?;
     }
     if dir.in_ifindex == NETDEV {
         return same("from a pod", sender.is_none(), true);

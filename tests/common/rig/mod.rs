@@ -231,7 +231,12 @@ impl Rig {
 
     /// Hands a packet to a program as if it came in or went out by a device.
     pub(crate) fn meet(&self, program: &str, ifindex: u32, frame: &[u8]) -> Observed {
-        let mut context = SkBuff { ifindex, ..SkBuff::default() };
+        self.meet_from(program, (0, ifindex), frame)
+    }
+
+    /// As [`meet`](Self::meet), of a packet that came into the node by the first device, 0 if by none.
+    pub(crate) fn meet_from(&self, program: &str, (ingress_ifindex, ifindex): (u32, u32), frame: &[u8]) -> Observed {
+        let mut context = SkBuff { ingress_ifindex, ifindex, ..SkBuff::default() };
         let loaded = |name: &str| self.node.set().program(name).expect("the program is loaded");
         let run = if frame.len() >= TAKEN {
             test_run(loaded(program), frame, &context, 1)

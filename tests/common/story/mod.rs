@@ -50,6 +50,8 @@ pub(crate) enum Step {
 pub(crate) struct Packet {
     pub(crate) program: &'static str,
     pub(crate) ifindex: u32,
+    /// The device by which it came into the node, 0 if by none.
+    pub(crate) came_in_by: u32,
     pub(crate) frame: Vec<u8>,
     /// For who reads the story.
     pub(crate) what: String,
@@ -212,12 +214,13 @@ impl Step {
     fn happen(&self, rig: &Rig, world: &mut World, told: &mut Told) -> Result<(), String> {
         match self {
             Self::Packet(packet) => {
-                let fate = world.meet(packet.program, packet.ifindex, &packet.frame);
+                let devices = (packet.came_in_by, packet.ifindex);
+                let fate = world.meet_from(packet.program, devices, &packet.frame);
                 for way in world.trail.drain(..) {
                     *told.ways.entry(way).or_default() += 1;
                 }
                 told.count(packet, &fate);
-                let observed = rig.meet(packet.program, packet.ifindex, &packet.frame);
+                let observed = rig.meet_from(packet.program, devices, &packet.frame);
                 agreement::fate(world, packet.program, packet.ifindex, &observed, &fate).map_err(|what| {
                     let lines = observed.drops.iter().map(|drop| source_line(drop.file, drop.line));
                     format!("{what} {:?}", lines.collect::<Vec<_>>())
@@ -285,7 +288,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Packet(packet) => {
-                write!(f, "{} on {}: {}\n{}", packet.program, packet.ifindex, packet.what, hex(&packet.frame))
+                let Packet { program, ifindex, came_in_by, what, frame } = packet;
+                write!(f, "{program} on {ifindex}, in by {came_in_by}: {what}\n{}", hex(frame))
             }
             Self::Change(Change::Policy { id, entries }) => write!(f, "policy {id} becomes {}", Lines(entries)),
             Self::Change(change) => write!(f, "{change:?}"),

@@ -15,7 +15,8 @@ pub(super) fn noise(random: &mut Random, devices: &[u32; DEVICES]) -> Packet {
         FROM_CONTAINER | TO_CONTAINER => *random.pick(&[devices[0], devices[0], devices[0], devices[1], NETDEV]),
         _ => NETDEV,
     };
-    Packet { program, ifindex, frame: random_frame(random), what: "noise".to_owned() }
+    let came_in_by = *random.pick(&[0, HOST_DEVICE, OTHER_DEVICE]);
+    Packet { program, ifindex, came_in_by, frame: random_frame(random), what: "noise".to_owned() }
 }
 
 /// An address of the pool, mostly, or one that stands for nobody.

@@ -87,7 +87,21 @@ pub(super) fn random_packet(random: &mut Random, world: &World, talks: &[Talk], 
         what.push_str(", padded");
         frame.extend([0; 24]);
     }
-    Packet { program, ifindex, frame, what }
+    let came_in_by = came_in_by(random, world, datagram.from);
+    Packet { program, ifindex, came_in_by, frame, what }
+}
+
+/// The device by which a packet from somebody came into the node, mostly.
+fn came_in_by(random: &mut Random, world: &World, from: IpAddr) -> u32 {
+    if random.once_in(6) {
+        *random.pick(&[0, HOST_DEVICE, OTHER_DEVICE, OTHER_DEVICE])
+    } else if world.host_addresses.contains(&from) {
+        0
+    } else if world.endpoints.iter().any(|endpoint| endpoint.has(from)) {
+        HOST_DEVICE
+    } else {
+        OTHER_DEVICE
+    }
 }
 
 /// The hook that a packet from one to the other meets, mostly.
