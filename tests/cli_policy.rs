@@ -216,7 +216,14 @@ fn waiting_for_a_revision_ends_when_all_have_it_or_in_time() {
         let output = waits(there.clone(), now);
         assert!(output.status.success() && output.stdout.is_empty(), "{there}: {}", stderr(&output));
     }
+    let mut failing = endpoint(8, "ready", 0);
+    failing["status"]["health"] = json!({"policy": "Failure"});
     for (behind, args, reason) in [
+        (
+            json!([failing]),
+            &["--fail-wait-time", "0"][..],
+            "endpoint 8 has a policy that can't come into force after 0 s: see `podwire endpoint health 8`",
+        ),
         (json!([endpoint(7, "ready", 4)]), now, "endpoint 7 is not at revision 5 after 0 s\n"),
         (json!([{"id": 9}, {"id": 8}]), now, "endpoint 9 is not at revision 5 after 0 s, nor are 1 others"),
         (json!([endpoint(8, "not-ready", 4)]), &["--fail-wait-time", "0"], "endpoint 8 is not ready after 0 s: see"),

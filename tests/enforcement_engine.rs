@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use node::{Node, address, admission, from_app, id, ip, judge, labels, policy};
+use node::{Engine, Node, address, admission, from_app, id, ip, judge, labels, policy};
 use podwire::enforcement::{Admission, Enforcement, EnforcementConfig, PolicyWriter};
 use podwire::identity::{IdentityConfig, LocalIdentities, World};
 use podwire::ipcache::{IpCacheManager, Source};
-use podwire::policy::{EnforcementMode, NamedPorts, PolicyOptions, RuleNumber, WorldIdentities};
+use podwire::policy::{EnforcementMode, NamedPorts, Policy, PolicyOptions, RuleNumber, WorldIdentities};
 use podwire::tables::{IpCache, PolicyAction, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, Protocol};
 use podwire::{ErrorKind, Labels, SecurityId};
 
@@ -338,6 +338,168 @@ fn a_restart_finds_everything_in_force() {
         node.ipcache().lookup(address(2)).expect("readable").map(|entry| entry.identity),
         Some(SecurityId::WORLD_IPV4)
     );
+}
+
+/// A policy of many prefixes, and one about the world that has an entry for each of them.
+fn many_and_world() -> [Policy; 2] {
+    let many: Vec<_> = (0..30).map(|net| format!(r#""10.{net}.0.0/16""#)).collect();
+    let many = format!(r#""ingress": [{{"fromCIDR": [{}]}}]"#, many.join(","));
+    [
+        policy("many", &many),
+        policy("world", r#""ingress": [{"fromEntities": ["world"]}, {"fromEntities": ["cluster"]}]"#),
+    ]
+}
+
+#[test]
+fn a_policy_too_large_after_a_restart_leaves_in_force_what_is() {
+    let node = Node::new();
+    let options = |max_entries| PolicyOptions { max_entries, ..PolicyOptions::default() };
+    let first = node.start_with(options(60));
+    let (web, client) = (first.add(1, "k8s:app=web"), first.add(2, "k8s:app=client"));
+    let [many, world] = many_and_world();
+    first.upsert([many, world.clone(), policy("p", &from_app("client"))]).expect("fits");
+    let kept = (node.map_id(1), first.writer().rows(id(1)));
+    drop(first);
+
+    let restart = || {
+        let engine = node.start_with(options(30));
+        let restored = engine.restore(vec![admission(1, "k8s:app=web"), admission(2, "k8s:app=client")]);
+        assert_eq!(restored.expect("restored"), [web, client]);
+        engine.map_endpoint([address(1)].into_iter(), web).expect("mapped");
+        engine.map_endpoint([address(2)].into_iter(), client).expect("mapped");
+        assert_eq!(engine.remove_strays().expect("nothing is stray"), []);
+        engine
+    };
+    let is_kept = |engine: &Engine| {
+        engine.maintain().expect("nothing new");
+        assert_eq!((node.map_id(1), engine.writer().rows(id(1))), kept);
+        assert!(engine.allows(1, INGRESS, address(2), 80) && engine.allows(1, INGRESS, ip("10.3.0.1"), 80));
+        let realized = engine.realized(id(1)).expect("known");
+        assert_eq!(
+            (realized.identity, realized.revision, realized.entries),
+            (web, 0, kept.1.as_ref().expect("rows").len())
+        );
+        assert_eq!((realized.ingress, realized.egress), (true, false), "as in force");
+        let error = realized.error.expect("failing");
+        assert!(
+            error.contains("30 are allowed") && error.ends_with("; the policy of before the restart stays in force")
+        );
+        assert_eq!(engine.problem(id(1)).expect("readable"), Some(error));
+        assert_eq!(engine.realized(id(2)).expect("admitted").error, None);
+    };
+    let is_healed = |engine: &Engine| {
+        let realized = engine.realized(id(1)).expect("known");
+        assert_eq!((realized.error, realized.revision), (None, engine.revision()));
+        assert_eq!(engine.problem(id(1)).expect("readable"), None);
+        assert_eq!(engine.writer().rows(id(1)).expect("in force").len(), realized.entries);
+        assert_ne!(node.map_id(1), kept.0);
+    };
+
+    let second = restart();
+    is_kept(&second);
+    // What leaves it too large is refused where it adds to it, and not where it takes away.
+    let more = policy("more", &from_app("x"));
+    assert_eq!(second.upsert([more]).expect_err("too large").kind(), ErrorKind::Exhausted);
+    second.remove("p").expect("less, though not little enough");
+    is_kept(&second);
+    second.set_mode(EnforcementMode::Always).expect("in force where it can be");
+    assert!(!second.allows(2, EGRESS, address(1), 80));
+    second.set_mode(EnforcementMode::Default).expect("in force where it can be");
+    is_kept(&second);
+    // Its ports and its labels are its own to change.
+    let named = NamedPorts::new().with("http", Protocol::TCP, 80);
+    assert_eq!(second.name_ports(id(1), named).expect_err("too large").kind(), ErrorKind::Exhausted);
+    let relabelled = second.relabel(id(1), &labels("k8s:app=other")).expect("which no rule selects");
+    assert_eq!(relabelled.before, web);
+    is_healed(&second);
+    assert!(second.allows(1, INGRESS, ip("192.0.2.1"), 80));
+    drop(second);
+
+    // A policy that fits in place of the one that does not.
+    let third = node.start_with(options(60));
+    third.restore(vec![admission(1, "k8s:app=web"), admission(2, "k8s:app=client")]).expect("restored");
+    let before = node.map_id(1);
+    drop(third);
+    let fourth = restart();
+    assert_eq!(node.map_id(1), before);
+    assert!(fourth.realized(id(1)).expect("known").error.is_some());
+    fourth.replace([policy("p", &from_app("client"))]).expect("fits");
+    is_healed(&fourth);
+    assert!(fourth.allows(1, INGRESS, address(2), 80) && !fourth.allows(1, INGRESS, ip("10.3.0.1"), 80));
+    assert_eq!((node.map_id(1) == before, fourth.remove_strays().expect("nothing is stray")), (false, vec![]));
+}
+
+/// Prefixes whose numbers are kept take no room after a restart either, but for those that addresses are still mapped to.
+#[test]
+fn prefixes_without_a_user_take_no_room_after_a_restart() {
+    let node = Node::new();
+    let start =
+        || node.start_keeping(Duration::from_secs(600), PolicyOptions { max_entries: 40, ..Default::default() });
+    let [many, _] = many_and_world();
+    let port = r#""toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]"#;
+    let world = policy("world", &format!(r#""ingress": [{{"fromEntities": ["world"], {port}}}]"#));
+    let first = start();
+    first.add(1, "k8s:app=web");
+    first.upsert([many]).expect("fits");
+    let id_of = |engine: &Engine| engine.ipcache().longest_match(ip("10.3.0.1")).expect("mapped").entry.identity;
+    let number = id_of(&first);
+    first.remove("many").expect("is there");
+    first.upsert([world]).expect("fits");
+    let maps = (node.map_id(1), first.writer().rows(id(1)));
+    // As if the process died when it had mapped the prefix of a policy that it had not saved yet.
+    let prefix = "10.3.0.0/16".parse().expect("a prefix");
+    let identity = first.identities().acquire_cidr(prefix).expect("known");
+    assert_eq!(identity.id(), number);
+    first.follow_identities().expect("fits");
+    let entry = podwire::tables::IpCacheEntry::direct(number);
+    first.ipcache().upsert(Source::Policy, prefix, entry).expect("mapped").into_result().expect("written");
+    let with_prefix = first.writer().rows(id(1));
+    drop(first);
+
+    let second = start();
+    second.restore(vec![admission(1, "k8s:app=web")]).expect("restored");
+    assert_eq!(second.realized(id(1)).expect("known").error, None);
+    assert_eq!((second.writer().rows(id(1)), id_of(&second)), (with_prefix, number));
+    assert!(second.allows(1, INGRESS, ip("10.3.0.1"), 80) && !second.allows(1, INGRESS, ip("10.3.0.1"), 81));
+    assert_eq!(second.remove_strays().expect("nothing is stray"), []);
+    assert_eq!(id_of(&second), SecurityId::WORLD_IPV4);
+    second.maintain().expect("nothing fails");
+    assert_eq!((node.map_id(1), second.writer().rows(id(1))), maps, "forgotten");
+    assert!(second.allows(1, INGRESS, ip("10.3.0.1"), 80) && !second.allows(1, INGRESS, ip("10.3.0.1"), 81));
+}
+
+/// One that has nothing in force either is cut off, which is told, until its policy fits: here because identities go.
+#[test]
+fn a_policy_that_never_fitted_comes_into_force_when_it_does() {
+    let node = Node::new();
+    let rest = r#""ingress": [{"fromEndpoints": [{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]}]"#;
+    let first = node.start();
+    first.upsert([policy("p", rest)]).expect("fits");
+    for number in 10..20 {
+        first.add(number, &format!("k8s:x={number}"));
+    }
+    drop(first);
+
+    let second = node.start_with(PolicyOptions { max_entries: 7, ..PolicyOptions::default() });
+    let others = (10..20).map(|number| admission(number, &format!("k8s:x={number}")));
+    second.restore([admission(1, "k8s:app=web")].into_iter().chain(others).collect()).expect("restored");
+    let realized = second.realized(id(1)).expect("known");
+    assert_eq!((realized.ingress, realized.egress, realized.entries), (true, true, 0), "all is dropped");
+    let error = realized.error.expect("failing");
+    assert!(error.ends_with("; it has none of before the restart, so that all its traffic is dropped"), "{error}");
+    // Who comes is not heard of by it, which matters where its rules speak of it.
+    assert_eq!(second.admit(admission(30, "k8s:x=30")).expect_err("no room").kind(), ErrorKind::Exhausted);
+    second.add(31, "k8s:app=other");
+    for number in 10..20 {
+        assert_eq!(node.map_id(1), None);
+        second.dismiss(id(number)).expect("gone");
+        let _ = second.maintain();
+        if second.realized(id(1)).expect("known").error.is_none() {
+            break;
+        }
+    }
+    assert_eq!((second.problem(id(1)).expect("readable"), node.map_id(1).is_some()), (None, true));
+    assert!(!second.allows(1, INGRESS, address(31), 80) && second.allows(1, EGRESS, address(31), 80));
 }
 
 #[test]

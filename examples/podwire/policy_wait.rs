@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use podwire::api::{Client, Endpoint, EndpointState};
+use podwire::api::{Client, Endpoint, EndpointHealthStatus, EndpointState};
 
 use crate::report::Report;
 
@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// Seconds after which to give up.
     #[arg(long, default_value_t = 360, value_name = "SECONDS")]
     max_wait_time: u64,
-    /// Seconds after which to give up if an endpoint is not ready.
+    /// Seconds after which to give up if an endpoint is not ready, or its policy can't come into force.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     fail_wait_time: u64,
     /// Seconds from one look to the next.
@@ -30,10 +30,10 @@ pub(crate) fn run(args: &Args, client: &Client) -> anyhow::Result<Report> {
         let endpoints = client.endpoints(&[]).context("cannot list endpoints")?;
         let behind: Vec<&Endpoint> = endpoints.iter().filter(|endpoint| is_behind(endpoint, args.revision)).collect();
         let Some(first) = behind.first() else { return Ok(Report::done()) };
-        let ill = behind.iter().find(|endpoint| state(endpoint) == Some(&EndpointState::NotReady));
-        if let Some(ill) = ill.filter(|_| began.elapsed() >= Duration::from_secs(args.fail_wait_time)) {
-            let (id, seconds) = (id(ill), args.fail_wait_time);
-            bail!("endpoint {id} is not ready after {seconds} s: see `podwire endpoint log {id}`");
+        let ill = behind.iter().find_map(|endpoint| Some((id(endpoint), trouble(endpoint)?)));
+        if let Some((id, (trouble, verb))) = ill.filter(|_| began.elapsed() >= Duration::from_secs(args.fail_wait_time))
+        {
+            bail!("endpoint {id} {trouble} after {} s: see `podwire endpoint {verb} {id}`", args.fail_wait_time);
         }
         if began.elapsed() >= Duration::from_secs(args.max_wait_time) {
             let (id, revision, seconds) = (id(first), args.revision, args.max_wait_time);
@@ -51,6 +51,16 @@ fn is_behind(endpoint: &Endpoint, revision: u64) -> bool {
     let policy = endpoint.status.as_ref().and_then(|status| status.policy.as_ref()?.realized.as_ref());
     let leaving = matches!(state(endpoint), Some(EndpointState::Disconnecting | EndpointState::Disconnected));
     !leaving && policy.is_none_or(|policy| policy.policy_revision < revision)
+}
+
+/// Why an endpoint won't be at the revision by itself, and what tells more.
+fn trouble(endpoint: &Endpoint) -> Option<(&'static str, &'static str)> {
+    let policy = endpoint.status.as_ref().and_then(|status| status.health.as_ref()?.policy.as_ref());
+    match (state(endpoint), policy) {
+        (Some(EndpointState::NotReady), _) => Some(("is not ready", "log")),
+        (_, Some(EndpointHealthStatus::Failure)) => Some(("has a policy that can't come into force", "health")),
+        _ => None,
+    }
 }
 
 fn state(endpoint: &Endpoint) -> Option<&EndpointState> {

@@ -233,8 +233,15 @@ impl EndpointManager {
     }
 
     /// Checks that what is in the kernel is what the endpoint needs: its device, up and with a carrier; its row; its addresses; its programs.
-    /// The answer lists what is wrong; empty for a healthy endpoint.
+    /// The answer lists what is wrong, its policy included; empty for a healthy endpoint.
     pub fn check(&self, id: EndpointId) -> Result<Vec<String>> {
+        let mut wrong = self.check_wiring(id)?;
+        wrong.extend(self.wiring.enforcement.problem(id)?);
+        Ok(wrong)
+    }
+
+    /// The same [check](Self::check) without its policy, of which [`Enforcement::problem`](crate::enforcement::Enforcement::problem) tells.
+    pub fn check_wiring(&self, id: EndpointId) -> Result<Vec<String>> {
         let entry = self.entry(id)?;
         regeneration::check(self, &entry.record())
     }

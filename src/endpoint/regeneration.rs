@@ -77,7 +77,7 @@ pub(super) fn unconnected(manager: &EndpointManager, record: &EndpointRecord) ->
     })
 }
 
-/// What is not as the endpoint needs it, in words.
+/// What, but for its policy, is not as the endpoint needs it, in words.
 pub(super) fn check(manager: &EndpointManager, record: &EndpointRecord) -> Result<Vec<String>> {
     let wiring = &manager.wiring;
     let mut wrong: Vec<String> = unconnected(manager, record)?.into_iter().collect();
@@ -92,6 +92,5 @@ pub(super) fn check(manager: &EndpointManager, record: &EndpointRecord) -> Resul
             wrong.push(format!("cilium_lxc has no or another entry for {address}"));
         }
     }
-    wrong.extend(wiring.enforcement.problem(record.id)?);
     Ok(wrong)
 }

@@ -50,7 +50,8 @@ impl Enforcement {
     }
 
     /// The same for endpoints that were there before this process, all at once, and then maps the prefixes of policies. What is
-    /// in force for them already is left as it is. One whose labels are refused has [`SecurityId::INIT`].
+    /// in force for them already is left as it is. One whose labels are refused has [`SecurityId::INIT`]. One whose policy would
+    /// grow too large keeps what is in force for it, with an [error](super::RealizedPolicy::error), until the policy fits.
     pub fn restore(&self, endpoints: Vec<Admission>) -> Result<Vec<SecurityId>> {
         let mut identities = Vec::with_capacity(endpoints.len());
         let mut state = self.lock();
@@ -63,10 +64,10 @@ impl Enforcement {
         let mut failed = self.learn(&mut state);
         self.compiling(|| {
             for (Admission { endpoint, named_ports, .. }, identity) in endpoints.into_iter().zip(&identities) {
-                let entered = state.enter(Subject { endpoint, identity: *identity, named_ports });
-                if let Err(error) = entered {
-                    // It keeps what is in force for it, which may be nothing: then it is cut off.
-                    warn!("endpoint {endpoint}: {error}");
+                let subject = Subject { endpoint, identity: *identity, named_ports };
+                if let Err(error) = state.enter(subject.clone()) {
+                    state.keep(subject, &error);
+                    warn!("endpoint {endpoint}: {}", self.left_in_force(endpoint, &error.to_string()));
                     failed = Err(error);
                 }
             }
@@ -94,7 +95,8 @@ impl Enforcement {
     pub fn relabel(&self, endpoint: EndpointId, labels: &Labels) -> Result<Relabelled> {
         let identity = self.acquire(labels)?;
         let mut state = self.lock();
-        let known = self.learn(&mut state).and_then(|()| state.check_known(identity));
+        let known = self.learn_besides(&mut state, Some(endpoint));
+        let known = known.and_then(|()| state.check_known(identity, Some(endpoint)));
         let changed =
             known.and_then(|()| self.change_subject(&mut state, endpoint, |subject| subject.identity = identity));
         drop(state);
@@ -118,7 +120,7 @@ impl Enforcement {
     /// admitted.
     pub fn name_ports(&self, endpoint: EndpointId, named_ports: NamedPorts) -> Result<()> {
         let mut state = self.lock();
-        self.learn(&mut state)?;
+        self.learn_besides(&mut state, Some(endpoint))?;
         let (_, swap) = self.change_subject(&mut state, endpoint, |subject| subject.named_ports = named_ports)?;
         drop(state);
         swap.wait().map(drop)
@@ -178,7 +180,7 @@ impl Enforcement {
 
     fn enter(&self, state: &mut State, subject: Subject) -> Result<()> {
         self.learn(state)?;
-        state.check_known(subject.identity)?;
+        state.check_known(subject.identity, None)?;
         self.compiling(|| state.enter(subject))?;
         self.flush(state).map(drop)
     }

@@ -1,5 +1,6 @@
 //! The engine: what has to change when rules, identities or endpoints do, and in which order.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use log::{info, warn};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::cidrs;
-use super::state::{Local, State};
+use super::state::{Local, State, rows};
 use super::store::Store;
 use super::swap::Swap;
 use super::timings::{Span, SwapTimings};
@@ -19,7 +20,7 @@ use crate::identity::{IdentityAllocator, Version};
 use crate::ipcache::{Change, IpCacheManager, Source};
 use crate::policy::{EnforcementMode, PolicyOptions, RulesInForce, WorldIdentities};
 use crate::tables::IpCacheEntry;
-use crate::{Error, Result, SecurityId};
+use crate::{EndpointId, Error, Result, SecurityId};
 
 /// How a node enforces policy.
 #[derive(Clone, Debug)]
@@ -92,6 +93,7 @@ impl Enforcement {
         rules.insert(&flat);
         let prefixes: Vec<IpNetwork> = cidrs::named_by(flat.iter()).into_iter().collect();
         let held = identities.acquire_cidrs(&prefixes)?;
+        let leftovers = hold_mapped(&*identities, &ipcache)?;
         if !flat.is_empty() {
             info!("policy: {} rules of revision {}", flat.len(), repository.revision());
         }
@@ -103,6 +105,7 @@ impl Enforcement {
             options: config.options,
             endpoints: Default::default(),
             cidrs: prefixes.into_iter().zip(held.iter().map(|identity| identity.id())).collect(),
+            leftovers,
             pending: Default::default(),
             unmapped: Default::default(),
         };
@@ -141,7 +144,7 @@ impl Enforcement {
 
     /// Takes out of force what belongs to no endpoint, once every endpoint that should exist was admitted; returns whose it was.
     /// Addresses that nobody mapped go, too.
-    pub fn remove_strays(&self) -> Result<Vec<crate::EndpointId>> {
+    pub fn remove_strays(&self) -> Result<Vec<EndpointId>> {
         let state = self.lock();
         let strays = self.writer.retain(|endpoint| state.endpoints.contains_key(&endpoint))?;
         drop(state);
@@ -150,6 +153,12 @@ impl Enforcement {
             self.advance()?;
         }
         applied.into_result()?;
+        let leftovers = std::mem::take(&mut self.lock().leftovers);
+        if !leftovers.is_empty() {
+            // Programs under way may have found addresses with them.
+            self.writer.wait_for_programs()?;
+            self.release(&leftovers);
+        }
         Ok(strays)
     }
 
@@ -212,12 +221,18 @@ impl Enforcement {
 
     /// Takes over what identities have come and gone; policies that change are pending.
     pub(super) fn learn(&self, state: &mut State) -> Result<()> {
+        self.learn_besides(state, None)
+    }
+
+    /// The same where the policy of one endpoint is about to be replaced: whether that one can follow does not matter.
+    pub(super) fn learn_besides(&self, state: &mut State, replaced: Option<EndpointId>) -> Result<()> {
         let changes = self.identities.changes_since(state.seen);
         if changes.is_empty() {
             return Ok(());
         }
         let failed = self.compiling(|| state.follow(&changes));
-        failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+        let stuck = failed.into_iter().find(|(endpoint, _)| Some(*endpoint) != replaced);
+        stuck.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Writes what is pending. It stays pending where that fails.
@@ -231,18 +246,12 @@ impl Enforcement {
     /// Compiles every policy anew and writes those that differ: all or none.
     fn recompile(&self, state: &mut State) -> Result<Swap> {
         let compiled = self.compiling(|| {
-            let subjects = state.endpoints.values().map(|local| local.subject().clone());
-            subjects.map(|subject| state.rules.compile(subject, &state.options)).collect::<Result<Vec<_>>>()
-        });
-        let compiled = compiled.map_err(|error| state.repository.name_rules(error))?;
-        let rows = compiled.iter().map(|policy| (policy.subject().endpoint, policy.entries().collect()));
-        let swap = self.writer.begin(rows.collect::<Vec<_>>())?;
-        for policy in compiled {
-            state.pending.remove(&policy.subject().endpoint);
-            if let Some(local) = state.endpoints.get_mut(&policy.subject().endpoint) {
-                *local = Local::new(policy);
-            }
-        }
+            let inputs = state.inputs();
+            let again = |(endpoint, local): (&EndpointId, &Local)| Ok((*endpoint, local.recompiled(&inputs, false)?));
+            state.endpoints.iter().map(again).collect::<Result<BTreeMap<_, _>>>()
+        })?;
+        let swap = self.writer.begin(rows(&compiled))?;
+        state.settle(compiled);
         Ok(swap)
     }
 
@@ -282,6 +291,14 @@ impl Enforcement {
         }
         Ok(state.settled)
     }
+}
+
+/// Acquires the identities of prefixes to which addresses are mapped since an earlier process: policies have to know them.
+fn hold_mapped(identities: &dyn IdentityAllocator, ipcache: &IpCacheManager) -> Result<Vec<SecurityId>> {
+    let mapped: BTreeSet<_> = ipcache.peers().iter().map(|peer| peer.entry.identity).collect();
+    let known = mapped.into_iter().filter(|id| id.is_cidr()).filter_map(|id| identities.get(id));
+    let labels: Vec<_> = known.map(|identity| identity.labels().clone()).collect();
+    Ok(identities.acquire_all(&labels)?.iter().map(|identity| identity.id()).collect())
 }
 
 /// The change that maps a prefix to an identity.

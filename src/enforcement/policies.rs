@@ -98,8 +98,7 @@ impl Enforcement {
         let held = new.clone();
         undo.attempt("give up its prefixes", move || self.give_up(&held));
         let changes = self.identities.changes_since(state.seen);
-        let candidate = self.compiling(|| Candidate::compile(state, &changes, &removed, &added));
-        let candidate = candidate.map_err(|error| repository.name_rules(error))?;
+        let candidate = self.compiling(|| Candidate::compile(state, &changes, &repository, (&removed, &added)))?;
         // Whatever is wrong with the policies is known by now; nothing has been written.
 
         if !changes.is_empty() {

@@ -16,11 +16,25 @@ pub(super) struct Local {
     pub(super) error: Option<String>,
     /// Identities that it does not know, because it would grow too large.
     pub(super) missing: BTreeSet<SecurityId>,
+    /// What is in force, if anything, is an earlier process's: by the rules of now the policy would be too large, and has no entries.
+    pub(super) is_kept: bool,
 }
 
 impl Local {
     pub(super) fn new(policy: CompiledPolicy) -> Self {
-        Self { policy, error: None, missing: BTreeSet::new() }
+        Self { policy, error: None, missing: BTreeSet::new(), is_kept: false }
+    }
+
+    /// The same endpoint by the rules that `inputs` are about. One of which an earlier process's policy is kept goes on keeping it
+    /// where that of now is still too large, unless `must_fit`.
+    pub(super) fn recompiled(&self, inputs: &Inputs<'_>, must_fit: bool) -> Result<Self> {
+        let subject = self.subject().clone();
+        match inputs.compile(subject.clone()) {
+            Err(error) if self.is_kept && !must_fit => {
+                Ok(Self { missing: self.missing.clone(), ..inputs.keep(subject, &error) })
+            }
+            compiled => compiled.map(Self::new),
+        }
     }
 
     pub(super) fn subject(&self) -> &Subject {
@@ -29,6 +43,25 @@ impl Local {
 
     pub(super) fn rows(&self) -> PolicyRows {
         self.policy.entries().collect()
+    }
+}
+
+/// What policies are compiled from.
+pub(super) struct Inputs<'a> {
+    pub(super) rules: &'a RulesInForce,
+    pub(super) options: &'a PolicyOptions,
+    /// Where the rules stand.
+    pub(super) repository: &'a Repository,
+}
+
+impl Inputs<'_> {
+    fn compile(&self, subject: Subject) -> Result<CompiledPolicy> {
+        self.rules.compile(subject, self.options).map_err(|error| self.repository.name_rules(error))
+    }
+
+    fn keep(&self, subject: Subject, error: &Error) -> Local {
+        let policy = self.rules.compile_behind(subject, self.options);
+        Local { error: Some(error.to_string()), is_kept: true, ..Local::new(policy) }
     }
 }
 
@@ -42,6 +75,9 @@ pub(super) struct State {
     pub(super) endpoints: BTreeMap<EndpointId, Local>,
     /// The prefixes that rules in force name, with the identities held for them.
     pub(super) cidrs: BTreeMap<IpNetwork, SecurityId>,
+    /// Identities of prefixes held because addresses were mapped to them before this process, until
+    /// [strays](super::Enforcement::remove_strays) have gone.
+    pub(super) leftovers: Vec<SecurityId>,
     /// Endpoints whose policies are to be written.
     pub(super) pending: BTreeSet<EndpointId>,
     /// Identities that have come or gone since pending policies were written last: no address is mapped to them.
@@ -62,11 +98,15 @@ impl State {
             return failed;
         }
         for (endpoint, local) in &mut self.endpoints {
+            if local.error.is_some() && !local.policy.is_concerned(&selectors) {
+                // Nothing that would make it fit.
+                continue;
+            }
             match local.policy.update(self.rules.selectors(), &selectors) {
                 Ok(delta) => {
                     local.error = None;
                     local.missing.clear();
-                    if !delta.is_empty() {
+                    if std::mem::take(&mut local.is_kept) || !delta.is_empty() {
                         self.pending.insert(*endpoint);
                     }
                 }
@@ -84,15 +124,29 @@ impl State {
     /// Compiles an endpoint's policy, which is pending then.
     pub(super) fn enter(&mut self, subject: Subject) -> Result<()> {
         let endpoint = subject.endpoint;
-        let policy = self.rules.compile(subject, &self.options).map_err(|error| self.repository.name_rules(error))?;
+        let policy = self.inputs().compile(subject)?;
         self.endpoints.insert(endpoint, Local::new(policy));
         self.pending.insert(endpoint);
         Ok(())
     }
 
-    /// Fails if a policy does not know an identity: a rule that denies it would not be heard.
-    pub(super) fn check_known(&self, identity: SecurityId) -> Result<()> {
-        match self.endpoints.values().find(|local| local.missing.contains(&identity)) {
+    /// Enters an endpoint whose policy could not be compiled. It keeps what an earlier process left in force for it, which does not
+    /// know who has come since.
+    pub(super) fn keep(&mut self, subject: Subject, error: &Error) {
+        let endpoint = subject.endpoint;
+        let kept = self.inputs().keep(subject, error);
+        self.endpoints.insert(endpoint, Local { missing: self.unmapped.clone(), ..kept });
+    }
+
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        Inputs { rules: &self.rules, options: &self.options, repository: &self.repository }
+    }
+
+    /// Fails if a policy, other than one that is about to be replaced, does not know an identity: a rule that denies it would not be
+    /// heard.
+    pub(super) fn check_known(&self, identity: SecurityId, replaced: Option<EndpointId>) -> Result<()> {
+        let staying = self.endpoints.iter().filter(|(endpoint, _)| Some(**endpoint) != replaced);
+        match staying.map(|(_, local)| local).find(|local| local.missing.contains(&identity)) {
             Some(local) => Err(Error::Full {
                 object: format!("the policy of endpoint {}", local.subject().endpoint),
                 limit: self.options.max_entries,
@@ -100,6 +154,14 @@ impl State {
                     .into(),
             }),
             None => Ok(()),
+        }
+    }
+
+    /// Takes over policies that have been written.
+    pub(super) fn settle(&mut self, policies: BTreeMap<EndpointId, Local>) {
+        for (endpoint, local) in policies {
+            self.pending.remove(&endpoint);
+            self.endpoints.insert(endpoint, local);
         }
     }
 
@@ -113,49 +175,57 @@ impl State {
 /// Rules that are to come into force, with the policies that change by them.
 pub(super) struct Candidate {
     pub(super) rules: RulesInForce,
-    pub(super) policies: BTreeMap<EndpointId, CompiledPolicy>,
+    pub(super) policies: BTreeMap<EndpointId, Local>,
 }
 
 impl Candidate {
-    /// The rules in force without those of some numbers and with others, over the identities as they are after `changes`.
+    /// The rules in force as `repository` has them, without those of some numbers and with others, over the identities as they
+    /// are after `changes`.
     pub(super) fn compile(
         state: &State,
         changes: &Changes,
-        removed: &BTreeSet<RuleNumber>,
-        added: &[FlatRule],
+        repository: &Repository,
+        (removed, added): (&BTreeSet<RuleNumber>, &[FlatRule]),
     ) -> Result<Self> {
         let mut rules = state.rules.clone();
         // Policies that no rule of these concerns follow the identities when `state` does.
         let _ = rules.apply(changes);
-        let mut concerned: BTreeSet<SecurityId> = BTreeSet::new();
+        let (mut loses, mut gains): (BTreeSet<SecurityId>, BTreeSet<SecurityId>) = Default::default();
         for number in removed {
-            concerned.extend(rules.subjects_of(*number));
+            loses.extend(rules.subjects_of(*number));
             rules.remove(*number);
         }
         rules.insert(added);
         for number in added.iter().map(|rule| rule.rule).collect::<BTreeSet<_>>() {
-            concerned.extend(rules.subjects_of(number));
+            gains.extend(rules.subjects_of(number));
         }
-        let subjects = state.endpoints.values().map(Local::subject);
-        let policies = subjects.filter(|subject| concerned.contains(&subject.identity)).map(|subject| {
-            let policy = rules.compile(subject.clone(), &state.options)?;
-            Ok((subject.endpoint, policy))
-        });
-        let policies = policies.collect::<Result<_>>()?;
+        let inputs = Inputs { rules: &rules, options: &state.options, repository };
+        let mut policies = BTreeMap::new();
+        for local in state.endpoints.values() {
+            let Subject { endpoint, identity, .. } = local.subject();
+            let gains = gains.contains(identity);
+            if gains || loses.contains(identity) {
+                // That a policy was too large before is no reason to refuse that it gets smaller.
+                policies.insert(*endpoint, local.recompiled(&inputs, gains)?);
+            }
+        }
         Ok(Self { rules, policies })
     }
 
     /// The entries of the policies that change.
     pub(super) fn rows(&self) -> Vec<(EndpointId, PolicyRows)> {
-        self.policies.iter().map(|(endpoint, policy)| (*endpoint, policy.entries().collect())).collect()
+        rows(&self.policies)
     }
 
     /// Becomes what is in force.
     pub(super) fn settle(self, state: &mut State) {
         state.rules = self.rules;
-        for (endpoint, policy) in self.policies {
-            state.pending.remove(&endpoint);
-            state.endpoints.insert(endpoint, Local::new(policy));
-        }
+        state.settle(self.policies);
     }
+}
+
+/// What is to be written of policies.
+pub(super) fn rows(policies: &BTreeMap<EndpointId, Local>) -> Vec<(EndpointId, PolicyRows)> {
+    let written = policies.iter().filter(|(_, local)| !local.is_kept);
+    written.map(|(endpoint, local)| (*endpoint, local.rows())).collect()
 }

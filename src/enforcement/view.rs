@@ -1,10 +1,11 @@
 //! What is in force, for those who look.
 
 use super::engine::Enforcement;
+use super::rows::PolicyRows;
 use super::state::Local;
 use crate::identity::Identity;
-use crate::policy::{Peer, Policy, RuleNumber, RuleSource};
-use crate::tables::PolicyDirection;
+use crate::policy::{Peer, Policy, RuleNumber, RuleSource, Subject};
+use crate::tables::{PolicyAction, PolicyDirection, PolicyL4, PolicyMatch, PolicyVerdict};
 use crate::{EndpointId, Result, SecurityId};
 
 /// An endpoint's policy in force.
@@ -15,7 +16,8 @@ pub struct RealizedPolicy {
     pub endpoint: EndpointId,
     /// Its identity.
     pub identity: SecurityId,
-    /// The revision of the policies.
+    /// The revision of the policies; 0 where what is in force is what an earlier process left, because the policy of now would be too
+    /// large.
     pub revision: u64,
     /// Whether traffic to it needs a rule that allows it.
     pub ingress: bool,
@@ -53,13 +55,13 @@ impl Enforcement {
     /// The policy in force for an endpoint.
     pub fn realized(&self, endpoint: EndpointId) -> Option<RealizedPolicy> {
         let state = self.lock();
-        state.endpoints.get(&endpoint).map(|local| realized(local, state.settled))
+        state.endpoints.get(&endpoint).map(|local| self.realized_of(local, state.settled))
     }
 
     /// The policies in force for all endpoints, in the order of their ids.
     pub fn realized_all(&self) -> Vec<RealizedPolicy> {
         let state = self.lock();
-        state.endpoints.values().map(|local| realized(local, state.settled)).collect()
+        state.endpoints.values().map(|local| self.realized_of(local, state.settled)).collect()
     }
 
     /// The policies that were accepted last, in the order of their names.
@@ -111,7 +113,7 @@ impl Enforcement {
 
     /// What is wrong with an endpoint's policy, in words.
     pub fn problem(&self, endpoint: EndpointId) -> Result<Option<String>> {
-        let error = self.lock().endpoints.get(&endpoint).map(|local| local.error.clone());
+        let error = self.lock().endpoints.get(&endpoint).map(|local| self.error_of(local));
         Ok(match error {
             None => Some("it has no policy".to_owned()),
             Some(Some(error)) => Some(error),
@@ -125,19 +127,44 @@ impl Enforcement {
         let id = self.lock().endpoints.get(&endpoint)?.subject().identity;
         self.identities.get(id)
     }
+
+    fn realized_of(&self, local: &Local, revision: u64) -> RealizedPolicy {
+        let Subject { endpoint, identity, .. } = *local.subject();
+        let (entries, [ingress, egress]) = match local.is_kept {
+            true => {
+                let rows = self.writer.rows(endpoint).unwrap_or_default();
+                (rows.len(), DIRECTIONS.map(|direction| needs_rules(&rows, direction)))
+            }
+            false => (local.policy.len(), DIRECTIONS.map(|direction| local.policy.is_enforced(direction))),
+        };
+        let revision = if local.is_kept { 0 } else { revision };
+        RealizedPolicy { endpoint, identity, revision, ingress, egress, entries, error: self.error_of(local) }
+    }
+
+    fn error_of(&self, local: &Local) -> Option<String> {
+        let error = local.error.as_ref()?;
+        Some(if local.is_kept { self.left_in_force(local.subject().endpoint, error) } else { error.clone() })
+    }
+
+    /// An error for which an endpoint has no policy by the rules of now, with what that leaves it.
+    pub(super) fn left_in_force(&self, endpoint: EndpointId, error: &str) -> String {
+        let left = match self.writer.rows(endpoint) {
+            Some(_) => "the policy of before the restart stays in force",
+            None => "it has none of before the restart, so that all its traffic is dropped",
+        };
+        format!("{error}; {left}")
+    }
 }
 
-fn realized(local: &Local, revision: u64) -> RealizedPolicy {
-    let subject = local.subject();
-    RealizedPolicy {
-        endpoint: subject.endpoint,
-        identity: subject.identity,
-        revision,
-        ingress: local.policy.is_enforced(PolicyDirection::Ingress),
-        egress: local.policy.is_enforced(PolicyDirection::Egress),
-        entries: local.policy.len(),
-        error: local.error.clone(),
-    }
+const DIRECTIONS: [PolicyDirection; 2] = [PolicyDirection::Ingress, PolicyDirection::Egress];
+
+/// Whether traffic needs a rule that allows it by these entries: whether they lack what allows all of it without a rule.
+fn needs_rules(rows: &PolicyRows, direction: PolicyDirection) -> bool {
+    let everything = PolicyMatch { direction, identity: SecurityId::UNKNOWN, l4: PolicyL4::Any };
+    let by_default = |verdict: &PolicyVerdict| {
+        verdict.action == PolicyAction::Allow && RuleNumber::new(verdict.cookie) == RuleNumber::NONE
+    };
+    !rows.iter().any(|(matched, verdict)| *matched == everything && by_default(verdict))
 }
 
 fn in_use(selector: &crate::policy::CachedSelector<'_>) -> SelectorInUse {

@@ -159,9 +159,20 @@ impl RulesInForce {
         if self.subjects.identity(subject.identity).is_none() {
             return Err(Error::not_found("identity", subject.identity.to_string()));
         }
-        let selecting = self.subjects.selectors_of(subject.identity);
-        let rules = selecting.iter().filter_map(|selector| self.by_subject.get(selector)).flatten();
-        let rules: Vec<_> = rules.cloned().collect();
+        let rules = self.selecting(&subject);
         CompiledPolicy::compile(subject, options, &rules, &self.selectors)
+    }
+
+    /// In place of a policy that can't be compiled: its rules, without entries, until an [update](CompiledPolicy::update) for which
+    /// there is room.
+    pub(crate) fn compile_behind(&self, subject: Subject, options: &PolicyOptions) -> CompiledPolicy {
+        let rules = self.selecting(&subject);
+        CompiledPolicy::behind(subject, options, &rules)
+    }
+
+    /// The rules that select an endpoint.
+    fn selecting(&self, subject: &Subject) -> Vec<Arc<BoundRule>> {
+        let selecting = self.subjects.selectors_of(subject.identity);
+        selecting.iter().filter_map(|selector| self.by_subject.get(selector)).flatten().cloned().collect()
     }
 }

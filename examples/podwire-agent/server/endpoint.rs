@@ -117,13 +117,15 @@ pub(super) async fn healthz(State(agent): Node, name: Named) -> Reply<Json<Endpo
     blocking(move || {
         let endpoint = one(&agent, &name)?;
         let endpoints = agent.datapath.endpoints();
-        let (unconnected, faults) = (endpoints.unconnected(endpoint.id())?, endpoints.check(endpoint.id())?);
-        for fault in &faults {
+        let (unconnected, faults) = (endpoints.unconnected(endpoint.id())?, endpoints.check_wiring(endpoint.id())?);
+        let policy_fault = agent.datapath.policy().problem(endpoint.id())?;
+        for fault in faults.iter().chain(&policy_fault) {
             log::warn!("endpoint {} ({}): {fault}", endpoint.id(), endpoint.record.name);
         }
         let warnings = agent.datapath.policy().unnamed_ports_of(endpoint.id());
         let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        Ok(Json(EndpointHealth::new(endpoint.state, &faults, &warnings).unconnected(unconnected)))
+        let health = EndpointHealth::new(endpoint.state, &faults, policy_fault.as_deref(), &warnings);
+        Ok(Json(health.unconnected(unconnected)))
     })
     .await
 }

@@ -46,7 +46,7 @@ fn status(endpoint: &endpoint::Endpoint, realized: EndpointConfigurationSpec) ->
     EndpointStatus {
         controllers: Vec::new(),
         external_identifiers: Some(identifiers(record)),
-        health: Some(EndpointHealth::new(endpoint.state, &[], &[])),
+        health: Some(EndpointHealth::new(endpoint.state, &[], None, &[])),
         identity: Some(Identity::of(record)),
         labels: Some(LabelConfiguration::from(record).status),
         log: endpoint.log.last().map(EndpointStatusChange::from).into_iter().collect(),
@@ -120,28 +120,35 @@ impl From<&EndpointRecord> for LabelConfiguration {
 }
 
 impl EndpointHealth {
-    /// The health of an endpoint in this state of which a check found these faults, and whose policy does not all that its rules say.
-    pub fn new(state: endpoint::EndpointState, faults: &[String], warnings: &[String]) -> Self {
+    /// The health of an endpoint in this state of which a check found these faults, whose policy in force is for this reason not
+    /// what it should be, and does not all that its rules say.
+    pub fn new(
+        state: endpoint::EndpointState,
+        faults: &[String],
+        policy_fault: Option<&str>,
+        warnings: &[String],
+    ) -> Self {
+        use EndpointHealthStatus::{Bootstrap, Disabled, Failure, Ok, Pending, Warning};
         use endpoint::EndpointState as State;
         let bpf = match state {
-            State::Ready if faults.is_empty() => EndpointHealthStatus::Ok,
-            State::Ready => EndpointHealthStatus::Failure,
-            State::NotReady => EndpointHealthStatus::Warning,
-            State::WaitingForIdentity => EndpointHealthStatus::Bootstrap,
-            State::Restoring | State::Regenerating => EndpointHealthStatus::Pending,
-            State::Disconnecting | State::Disconnected => EndpointHealthStatus::Disabled,
+            State::Ready if faults.is_empty() => Ok,
+            State::Ready => Failure,
+            State::NotReady => Warning,
+            State::WaitingForIdentity => Bootstrap,
+            State::Restoring | State::Regenerating => Pending,
+            State::Disconnecting | State::Disconnected => Disabled,
         };
         let policy = match bpf {
-            EndpointHealthStatus::Ok | EndpointHealthStatus::Failure if !warnings.is_empty() => {
-                EndpointHealthStatus::Warning
-            }
-            EndpointHealthStatus::Failure => EndpointHealthStatus::Ok,
+            Ok | Failure | Warning if policy_fault.is_some() => Failure,
+            Ok | Failure if !warnings.is_empty() => Warning,
+            Failure => Ok,
             ref bpf => bpf.clone(),
         };
-        let worst = if bpf == EndpointHealthStatus::Ok { &policy } else { &bpf };
+        let worst = if bpf == Ok || policy == Failure { &policy } else { &bpf };
         let connected = !matches!(state, State::Disconnecting | State::Disconnected);
         let overall_health = Some(worst.clone());
-        let reasons = faults.iter().chain(warnings).cloned().collect();
+        let policy_fault = policy_fault.map(str::to_owned);
+        let reasons = faults.iter().cloned().chain(policy_fault).chain(warnings.iter().cloned()).collect();
         Self { overall_health, bpf: Some(bpf), connected, policy: Some(policy), reasons }
     }
 

@@ -79,7 +79,10 @@ impl Endpoint {
         let mut shown = Self::from(endpoint);
         let audited = endpoint.record.audit || datapath.policy_audit();
         if let Some(status) = &mut shown.status {
-            let health = EndpointHealth::new(endpoint.state, &[], &warnings(datapath, endpoint.id()));
+            let realized = datapath.policy().realized(endpoint.id());
+            let fault = realized.and_then(|realized| realized.error);
+            let warnings = warnings(datapath, endpoint.id());
+            let health = EndpointHealth::new(endpoint.state, &[], fault.as_deref(), &warnings);
             let unconnected = datapath.endpoints().unconnected(endpoint.id());
             status.health = Some(health.unconnected(unconnected.ok().flatten()));
             status.policy = policy(datapath.policy(), endpoint, audited);

@@ -51,7 +51,7 @@ impl StatusResponse {
     }
 }
 
-/// Rules, mode, and at how many endpoints they are enforced. What is wrong with single endpoints is among the agent's faults.
+/// Rules, mode, and at how many endpoints they are enforced. Why they are not at single endpoints is among the agent's faults.
 fn policy(datapath: &Datapath) -> Status {
     let policy = datapath.policy();
     let realized = policy.realized_all();
@@ -62,7 +62,10 @@ fn policy(datapath: &Datapath) -> Status {
     let text = format!(
         "revision {revision}, rules: {rules}, mode: {mode}{audit}; enforced at {enforced} of {endpoints} endpoints"
     );
-    Status::new(StatusState::Ok, text)
+    match realized.iter().filter(|policy| policy.error.is_some()).count() {
+        0 => Status::new(StatusState::Ok, text),
+        failing => Status::new(StatusState::Failure, format!("{text}, failing at {failing}")),
+    }
 }
 
 fn faults(status: &crate::Status) -> Vec<String> {

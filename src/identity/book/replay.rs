@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::super::changes::Presence;
 use super::super::numbers::Numbers;
 use super::super::record::Record;
 use super::super::reserved::{self, Kind};
@@ -29,6 +30,11 @@ impl Book {
                 }
             }
             self.apply(record, now);
+        }
+        // Of prefixes only the numbers are kept: they come back with who acquires them.
+        for entry in self.entries.values_mut().filter(|entry| entry.identity.cidr().is_some()) {
+            entry.is_present = false;
+            self.log.note(entry.identity.clone(), Presence::Removed);
         }
         let entries = &self.entries;
         for numbers in [&mut self.of_labels, &mut self.of_cidrs] {

@@ -71,6 +71,20 @@ impl CompiledPolicy {
         Ok(policy)
     }
 
+    /// The rules that select a subject whose policy can't be compiled. It has no entries; what was refused is made up for by the next
+    /// update for which there is room.
+    pub(super) fn behind(subject: Subject, options: &PolicyOptions, rules: &[Arc<BoundRule>]) -> Self {
+        let side = |direction| Side::without_peers(direction, options, rules, &subject.named_ports);
+        let (ingress, egress) = (side(PolicyDirection::Ingress), side(PolicyDirection::Egress));
+        Self { subject, max_entries: options.max_entries, ingress, egress, behind: true }
+    }
+
+    /// Whether a change of the selectors can change it.
+    pub fn is_concerned(&self, changes: &SelectorChanges) -> bool {
+        let uses = |selector| self.ingress.uses(selector) || self.egress.uses(selector);
+        changes.iter().any(|(selector, _)| uses(selector))
+    }
+
     /// Follows a change of the selectors, of which `selectors` is the state after it.
     ///
     /// # Errors

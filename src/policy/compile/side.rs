@@ -210,6 +210,22 @@ impl Side {
         Self::with_peers(Arc::new(SideRules::of(direction, options, rules, named)), selectors)
     }
 
+    /// The rules alone.
+    pub fn without_peers(
+        direction: PolicyDirection,
+        options: &PolicyOptions,
+        rules: &[Arc<BoundRule>],
+        named: &NamedPorts,
+    ) -> Self {
+        let rules = Arc::new(SideRules::of(direction, options, rules, named));
+        Self { rules, peers: BTreeMap::new(), profiles: HashSet::new(), len: 0 }
+    }
+
+    /// Whether a rule uses a selector.
+    pub fn uses(&self, selector: SelectorId) -> bool {
+        !self.rules.using(selector).is_empty()
+    }
+
     /// The same rules with the selectors as they are now.
     pub fn recompiled(&self, selectors: &SelectorCache) -> Self {
         Self::with_peers(self.rules.clone(), selectors)
@@ -266,7 +282,7 @@ impl Side {
 
     /// Works out what a change of the selectors means, without putting it into force.
     pub fn prepare(&mut self, selectors: &SelectorCache, changes: &SelectorChanges) -> Prepared {
-        let ours = changes.iter().filter(|(selector, _)| !self.rules.using(*selector).is_empty());
+        let ours = changes.iter().filter(|(selector, _)| self.uses(*selector));
         let concerned: BTreeSet<_> =
             ours.flat_map(|(_, change)| change.added.iter().chain(&change.removed)).copied().collect();
         let mut prepared = Prepared::default();
