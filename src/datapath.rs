@@ -149,7 +149,8 @@ impl Datapath {
         EventReader::open_pinned(self.paths.maps())
     }
 
-    /// Says that every endpoint which should exist has been created or restored: only now leftovers may go.
+    /// Says that every endpoint which should exist has been created or restored: only now leftovers may go. What an
+    /// endpoint has whose file can't be read is none; [`status`](Self::status) names the file.
     pub fn mark_synced(&self) -> Result<Leftovers> {
         self.synced.store(true, Ordering::Relaxed);
         let endpoints = self.endpoints.collect()?;
@@ -158,9 +159,17 @@ impl Datapath {
         reach.mark_complete();
         let drift = reach.resync()?;
         self.enforcement.advance()?;
-        let policies = self.enforcement.remove_strays()?;
-        let generations = self.programs.generation().remove_others(&self.paths.programs())?;
-        Ok(Leftovers { endpoints, addresses: drift.foreign, rows, policies, generations })
+        self.endpoints.release_orphans()?;
+        let mut leftovers = Leftovers { endpoints, addresses: drift.foreign, rows, ..Leftovers::default() };
+        if !self.endpoints.unreadable().is_empty() {
+            warn!(
+                "policies and programs that nobody asked for stay: they may be those of endpoints whose files can't be read"
+            );
+            return Ok(leftovers);
+        }
+        leftovers.policies = self.enforcement.remove_strays()?;
+        leftovers.generations = self.programs.generation().remove_others(&self.paths.programs())?;
+        Ok(leftovers)
     }
 
     /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others

@@ -351,3 +351,60 @@ fn a_device_that_the_caller_made_stays_the_callers() {
     assert!(node.devices().contains(&"caller1".to_owned()));
     assert_eq!(filters(&devices[1]), [0, 0]);
 }
+
+/// What a downgrade finds, for instance: the pod lives on, and nothing of it is taken for a leftover.
+#[test]
+fn an_endpoint_whose_file_cannot_be_read_lives_on_and_is_named() {
+    let (node, [a, b, c]) = (TestNode::new(), [(); 3].map(|()| TestNetns::new()));
+    let datapath = node.open();
+    let first = node.create(&datapath, "default/a", &a);
+    let second = node.create(&datapath, "default/b", &b);
+    let addresses: Vec<IpAddr> = first.record.addresses().collect();
+    node.netns.run(|| datapath.mark_synced()).expect("synced");
+    let mut connection = Echo::connect(&b, &a, addresses[0]);
+    connection.exchange(1_000);
+    drop(datapath);
+    let file = node.state_dir().join(format!("endpoints/{}.json", first.id()));
+    let text = std::fs::read_to_string(&file).expect("readable");
+    std::fs::write(&file, text.replace("\"version\": 1", "\"version\": 2")).expect("written");
+
+    let datapath = node.open();
+    let leftovers = node.netns.run(|| datapath.mark_synced()).expect("synced");
+    assert_eq!((leftovers.addresses, leftovers.rows, leftovers.policies), (0, 0, vec![]));
+    node.netns.run(|| datapath.maintain()).expect("maintained");
+    connection.exchange(1_000);
+    for address in &addresses {
+        assert!(arrives(&b, &a, *address) && arrives(&node.netns, &a, *address), "{address} was cut off");
+        assert_eq!(&*datapath.ipam().lease(*address).expect("still allocated").owner, "default/a");
+    }
+    let status = format!("{:?}", node.netns.run(|| datapath.status()).parts);
+    for part in [&file.display().to_string(), "written in version 2", "move the file away"] {
+        assert!(status.contains(part), "{part} is missing: {status}");
+    }
+    let third = node.create(&datapath, "default/c", &c);
+    assert!(![first.id(), second.id()].contains(&third.id()));
+    assert!(arrives(&a, &c, third.ipv4().expect("IPv4").into()));
+    datapath.identities().release(first.record.identity()).expect("its identity is held");
+    drop(datapath);
+
+    // Once it was moved away, nothing is kept of it.
+    std::fs::remove_file(&file).expect("moved away");
+    let datapath = node.open();
+    let leftovers = node.netns.run(|| datapath.mark_synced()).expect("synced");
+    assert_eq!((leftovers.addresses, leftovers.rows, leftovers.policies), (2, 1, vec![first.id()]));
+    assert_eq!(addresses.iter().filter(|address| datapath.ipam().lease(**address).is_some()).count(), 0);
+    assert!(node.netns.run(|| datapath.status()).is_ok());
+    assert!(!arrives(&b, &a, addresses[0]) && arrives(&b, &c, third.ipv4().expect("IPv4").into()));
+}
+
+/// Ids go round: one whose file can't be read must not come to be somebody else's, whatever the file's name was.
+#[test]
+fn an_id_whose_file_cannot_be_read_is_not_given_out() {
+    let (node, a) = (TestNode::new(), TestNetns::new());
+    drop(node.open());
+    let file = node.state_dir().join("endpoints/1.json");
+    std::fs::write(&file, "{").expect("written");
+    let datapath = node.open();
+    assert_eq!(node.create(&datapath, "default/a", &a).id().get(), 2);
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "{");
+}

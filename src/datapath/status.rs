@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::node::{Node, NodeDevice};
 use super::repair::Lacking;
 use super::{Datapath, routes};
-use crate::endpoint::EndpointState;
+use crate::endpoint::{EndpointState, Unreadable};
 use crate::ipam::{Family, Usage};
 use crate::{ErrorKind, Result};
 
@@ -114,7 +114,14 @@ impl Datapath {
             .collect();
         let bare: Vec<String> = self.endpoints.detached().iter().map(ToString::to_string).collect();
         let problems = [("not ready", ill), ("without programs", bare)].into_iter().filter(|(_, ids)| !ids.is_empty());
-        let problems: Vec<String> = problems.map(|(what, ids)| format!("{what}: {}", ids.join(", "))).collect();
+        let unreadable = self.endpoints.unreadable().into_iter().map(|Unreadable { id, reason }| {
+            format!(
+                "endpoint {id} stays as it was, without policies of today: {reason} (let the build that wrote it run again; or move \
+                 the file away, restart the agent and DEL the pod)"
+            )
+        });
+        let problems = problems.map(|(what, ids)| format!("{what}: {}", ids.join(", ")));
+        let problems: Vec<String> = problems.chain(unreadable).collect();
         if problems.is_empty() { Health::Ok } else { Health::Degraded(problems.join("; ")) }
     }
 

@@ -16,11 +16,12 @@ use super::scrub::Stale;
 use super::spec::EndpointSpec;
 use super::state::EndpointState;
 use super::stock::{STOCK, Stocker};
-use super::store::Store;
+use super::store::{Store, Unreadable};
 use super::table::{Entry, Table};
 use super::timings::{Stage, Timings};
+use super::unreadable::Orphan;
 use super::wiring::Wiring;
-use super::{creation, regeneration, removal, restoration, scrub};
+use super::{creation, regeneration, removal, restoration, scrub, unreadable};
 use crate::enforcement::Relabelled;
 use crate::netlink::Socket;
 use crate::{EndpointId, Error, IfIndex, Label, Result};
@@ -36,6 +37,8 @@ pub struct EndpointManager {
     /// The devices of the node itself, which can be no endpoint's.
     pub(super) node_devices: Mutex<Vec<IfIndex>>,
     pub(super) stale: Mutex<Stale>,
+    pub(super) unreadable: Mutex<Vec<Unreadable>>,
+    pub(super) orphans: Mutex<Vec<Orphan>>,
     stocker: Stocker,
 }
 
@@ -51,6 +54,8 @@ impl EndpointManager {
             reaper,
             node_devices: Mutex::default(),
             stale: Mutex::new(Stale::unknown()),
+            unreadable: Mutex::default(),
+            orphans: Mutex::default(),
             stocker: Stocker::default(),
         };
         restoration::restore(&manager)?;
@@ -279,6 +284,16 @@ impl EndpointManager {
             }
         }
         Ok(removed)
+    }
+
+    /// The endpoints whose files could not be read when this was opened. Their pods may be alive: what they have is no leftover.
+    pub(crate) fn unreadable(&self) -> Vec<Unreadable> {
+        self.unreadable.lock().clone()
+    }
+
+    /// Frees the addresses of endpoints that no file tells of; to be called when their entries of `cilium_lxc` are gone.
+    pub(crate) fn release_orphans(&self) -> Result<()> {
+        unreadable::release_orphans(self)
     }
 
     /// Policies in advance for the endpoints that come next.

@@ -23,6 +23,7 @@ mod stock;
 mod store;
 mod table;
 mod timings;
+mod unreadable;
 pub mod veth;
 mod wiring;
 
@@ -36,6 +37,6 @@ pub use reference::EndpointRef;
 pub use removal::Removal;
 pub use spec::{DeviceRef, EndpointSpec};
 pub use state::EndpointState;
-pub(crate) use store::recorded_devices;
+pub(crate) use store::{Unreadable, recorded_devices};
 pub use timings::{Stage, Timings};
 pub(crate) use wiring::Wiring;

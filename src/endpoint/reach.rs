@@ -96,6 +96,16 @@ impl Reach {
         Ok(rows)
     }
 
+    /// Takes over an endpoint's entry as it was found.
+    pub(super) fn adopt(&self, address: IpAddr, endpoint: LxcEndpoint) -> Result<()> {
+        self.cache.upsert(&EndpointKey::of(address), &EndpointInfo::from(endpoint)).map(drop)
+    }
+
+    /// What every address stands for in the map.
+    pub(super) fn entries(&self) -> Result<Vec<(IpAddr, LxcEntry)>> {
+        self.lxc.entries()
+    }
+
     /// What an address stands for in the map.
     pub(crate) fn lookup(&self, address: IpAddr) -> Result<Option<LxcEntry>> {
         self.lxc.lookup(address)

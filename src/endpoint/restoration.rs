@@ -6,8 +6,9 @@ use log::{info, warn};
 
 use super::manager::EndpointManager;
 use super::record::EndpointRecord;
-use super::regeneration;
 use super::state::EndpointState;
+use super::store::Loaded;
+use super::{regeneration, unreadable};
 use crate::ipam::Lifetime;
 use crate::netlink::Link;
 use crate::{ErrorKind, IfIndex, Result};
@@ -15,7 +16,10 @@ use crate::{ErrorKind, IfIndex, Result};
 /// Enters every endpoint on disk and brings those whose devices exist into force. What can't be brought into force stays,
 /// not ready: nothing is removed here.
 pub(super) fn restore(manager: &EndpointManager) -> Result<()> {
-    let records = manager.store.load()?;
+    let Loaded { records, unreadable } = manager.store.load()?;
+    unreadable::keep(manager, &unreadable)?;
+    *manager.orphans.lock() = unreadable::orphans(manager, &records)?;
+    *manager.unreadable.lock() = unreadable;
     let links: HashMap<IfIndex, Link> =
         manager.wiring.socket.links()?.into_iter().map(|link| (link.index, link)).collect();
     let (mut live, total) = (0, records.len());

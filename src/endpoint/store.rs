@@ -4,13 +4,28 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use log::warn;
-
 use super::record::EndpointRecord;
 use crate::state::{create_dir, load_document, remove_leftovers, save_document};
 use crate::{EndpointId, Error, IfIndex, Result};
 
 const VERSION: u32 = 1;
+
+/// A file that can't be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    /// The endpoint that its name names.
+    pub(crate) id: EndpointId,
+    /// The file, and why not.
+    pub(crate) reason: String,
+}
+
+/// What the folder holds.
+#[derive(Default)]
+pub(super) struct Loaded {
+    /// Endpoints in the order of their ids, and whether their removal has begun.
+    pub(super) records: Vec<(EndpointRecord, bool)>,
+    pub(super) unreadable: Vec<Unreadable>,
+}
 
 /// The folder of endpoint files.
 pub(super) struct Store {
@@ -55,25 +70,28 @@ impl Store {
         Ok(())
     }
 
-    /// Every endpoint on disk, and whether its removal has begun. A file that can't be read is reported and left where it is: its addresses and its device
-    /// stay taken, and nothing of it is lost.
-    pub(super) fn load(&self) -> Result<Vec<(EndpointRecord, bool)>> {
+    /// Every endpoint on disk. A file that can't be read is left where it is: see [`unreadable`](super::unreadable).
+    pub(super) fn load(&self) -> Result<Loaded> {
         let files = fs::read_dir(&self.folder)
             .map_err(|error| Error::system("read folder", self.folder.display().to_string(), error))?;
-        let mut records = Vec::new();
+        let mut loaded = Loaded::default();
         for file in files {
             let path =
                 file.map_err(|error| Error::system("read folder", self.folder.display().to_string(), error))?.path();
             let Some((id, removing)) = id_of(&path) else { continue };
             match load_document::<EndpointRecord>(&path, VERSION) {
-                Ok(Some(record)) if record.id == id => records.push((record, removing)),
-                Ok(Some(record)) => warn!("{}: holds endpoint {}; left alone", path.display(), record.id),
+                Ok(Some(record)) if record.id == id => loaded.records.push((record, removing)),
+                Ok(Some(record)) => {
+                    let reason = format!("{}: holds endpoint {}", path.display(), record.id);
+                    loaded.unreadable.push(Unreadable { id, reason });
+                }
                 Ok(None) => {}
-                Err(error) => warn!("endpoint {id} can't be restored: {error}"),
+                Err(error) => loaded.unreadable.push(Unreadable { id, reason: error.to_string() }),
             }
         }
-        records.sort_by_key(|(record, _)| record.id);
-        Ok(records)
+        loaded.records.sort_by_key(|(record, _)| record.id);
+        loaded.unreadable.sort_by_key(|unreadable| unreadable.id);
+        Ok(loaded)
     }
 
     fn path(&self, id: EndpointId) -> PathBuf {
@@ -90,7 +108,7 @@ pub(crate) fn recorded_devices(state_dir: &Path) -> Result<Vec<(IfIndex, String)
     if !state_dir.join("endpoints").exists() {
         return Ok(Vec::new());
     }
-    let records = Store::open(state_dir)?.load()?;
+    let records = Store::open(state_dir)?.load()?.records;
     Ok(records.into_iter().map(|(record, _)| (record.ifindex, record.device)).collect())
 }
 

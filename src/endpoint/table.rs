@@ -151,6 +151,24 @@ impl Table {
         self.entries.insert(id, entry);
     }
 
+    /// Keeps an id, addresses and devices from becoming an endpoint's.
+    pub(super) fn keep(
+        &mut self,
+        id: EndpointId,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        devices: impl IntoIterator<Item = IfIndex>,
+    ) {
+        self.reserved.insert(id, None);
+        self.last = self.last.max(id.get());
+        self.addresses.extend(addresses.into_iter().map(|address| (address, id)));
+        self.devices.extend(devices.into_iter().map(|device| (device, id)));
+    }
+
+    /// Whether an id is kept from becoming an endpoint's.
+    pub(super) fn is_kept(&self, id: EndpointId) -> bool {
+        self.reserved.contains_key(&id)
+    }
+
     /// Takes an endpoint out.
     pub(super) fn remove(&mut self, id: EndpointId) {
         let Some(entry) = self.entries.remove(&id) else { return };
