@@ -6,6 +6,8 @@ mod forwarded;
 mod fragments;
 #[path = "common/programs.rs"]
 mod programs;
+#[path = "programs_conntrack/turned.rs"]
+mod turned;
 
 use podwire::abi::CtEntry;
 use programs::model::Side;

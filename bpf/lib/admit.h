@@ -230,7 +230,13 @@ static __always_inline void note_member(struct __sk_buff *skb, struct admission 
 		report_verdict(skb, a, row);
 }
 
-/* A packet of an open connection. */
+/* Whether a packet may open a connection where there is one: in the midst of TCP none does, lest one that was ended lives on. */
+static __always_inline bool may_begin(const struct flow *flow)
+{
+	return flow->kind == FLOW_OPENS || flow->key.proto != IPPROTO_TCP;
+}
+
+/* A packet of an open connection: 0 or a drop; 1 where its opener may no longer, and the packet has to be judged for itself. */
 static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, int place, __u8 opener,
 				   const struct podwire_runtime *switches)
 {
@@ -241,6 +247,8 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, i
 	row = judge_opener(&a->flow.key, opener, opener_port(&a->flow.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
+	if (is_reply && row->reason && may_begin(&a->flow))
+		return 1;
 	admission_parties(a, row, is_reply);
 	a->raised_by = is_reply ? VERDICT_BY_REPLY : 0;
 	if (is_reply)
@@ -303,28 +311,33 @@ static __always_inline int entry_insert(struct __sk_buff *skb, const struct admi
 	return 0;
 }
 
-/* A packet that opens a connection which has an entry. */
-static __always_inline void note_again(struct __sk_buff *skb, struct admission *a, int place,
-				       const struct podwire_verdict *row)
+/*
+ * A packet that opens a connection which has an entry; one that is the other side's is this one's from now on where it `turns`. Comes
+ * back with whether the verdict was reported. A function of its own for the same reason as ct_update().
+ */
+static __noinline bool note_again(struct __sk_buff *skb, struct admission *a, int place, const struct podwire_verdict *row,
+				  bool turns)
 {
 	struct podwire_ct_bucket *bucket = ct_bucket_lock(place_bucket(place));
 	__u32 way = place_way(place);
 	struct podwire_ct_entry *entry;
-	bool is_known = false;
+	bool is_known = false, is_own;
 
 	if (unlikely(!bucket)) {
 		ct_count_error(-EBUSY);
-		report_verdict(skb, a, row);
-		return;
+		return false;
 	}
 	entry = way_entry_of(bucket, way, &a->flow.key);
 	if (unlikely(!entry)) {
 		/* It has gone, and its next packet gets it another one. */
 		ct_count_error(-EBUSY);
-	} else if (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED) {
+		goto unlock;
+	}
+	is_own = a->flow.direction == (entry->opener & 1);
+	if (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED || (turns && !is_own)) {
 		entry_unsettle(entry);
 		bucket->rank[way] = entry_open(entry, a, row, skb);
-	} else if (a->flow.direction == (entry->opener & 1)) {
+	} else if (is_own) {
 		a->from.reason = TRACE_REASON_ESTABLISHED;
 		is_known = entry->judged == row->generation;
 		bucket->rank[way] = entry_note(entry, a, row, skb);
@@ -332,15 +345,24 @@ static __always_inline void note_again(struct __sk_buff *skb, struct admission *
 		/* Opened from the other side while it is open: the receiver's stack knows what to do with it. */
 		ct_count(ct_dir(entry, a->flow.direction), skb->len);
 	}
+unlock:
 	ct_bucket_unlock(bucket);
-	if (!is_known)
-		report_verdict(skb, a, row);
+	return is_known;
+}
+
+/* Whether a packet might begin anew what the other side has opened. A function of its own for the same reason. */
+static __noinline bool is_against(const struct admission *a, int place)
+{
+	return may_begin(&a->flow) && ct_opener(place, &a->flow.key, a->now) == !(a->flow.direction & 1);
 }
 
 /* The entry of a connection that a packet opens and may open. */
-static __always_inline void note_opened(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row)
+static __always_inline void note_opened(struct __sk_buff *skb, struct admission *a, const struct podwire_verdict *row,
+					const struct podwire_runtime *switches)
 {
+	__u32 direction = a->flow.direction & 1;
 	int place = ct_locate(&a->flow.key);
+	bool turns = false;
 
 	if (place < 0) {
 		place = entry_insert(skb, a, row);
@@ -352,7 +374,16 @@ static __always_inline void note_opened(struct __sk_buff *skb, struct admission 
 		}
 		place -= 1;
 	}
-	note_again(skb, a, place, row);
+	if (unlikely(is_against(a, place))) {
+		row = judge_opener(&a->flow.key, !direction, opener_port(&a->flow.key, !direction), a->generation, switches);
+		turns = row && row->reason;
+		/* The packet's own once more: both may be remembered in the same row. */
+		row = judge_opener(&a->flow.key, direction, a->flow.dport_be, a->generation, switches);
+		if (!row)
+			return;
+	}
+	if (!note_again(skb, a, place, row, turns))
+		report_verdict(skb, a, row);
 }
 
 /* A packet that opens a connection, or belongs to none. */
@@ -373,7 +404,7 @@ static __noinline int admit_opener(struct __sk_buff *skb, struct admission *a, c
 		report_verdict(skb, a, row);
 		return 0;
 	}
-	note_opened(skb, a, row);
+	note_opened(skb, a, row, switches);
 	return 0;
 }
 
@@ -443,8 +474,11 @@ __noinline int admit(struct __sk_buff *skb, struct admission *a)
 	} else if (a->flow.kind != FLOW_OPENS) {
 		place = ct_locate(&a->flow.key);
 		opener = place < 0 ? -1 : ct_opener(place, &a->flow.key, a->now);
-		if (opener >= 0)
-			return admit_member(skb, a, place, opener, switches);
+		if (opener >= 0) {
+			verdict = admit_member(skb, a, place, opener, switches);
+			if (verdict <= 0)
+				return verdict;
+		}
 	}
 	if (unlikely(a->opens_nothing))
 		return DROP(REASON_INVALID_SIP);

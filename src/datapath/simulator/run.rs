@@ -9,7 +9,7 @@ use super::places::{Start, TO_CONTAINER};
 use super::shadow::{InForce, Scene};
 use super::{Device, Dropped, Judgement, Relation, Side, Simulator, Verdict, Way};
 use crate::enforcement::Trial;
-use crate::events::{Event, PolicyVerdictEvent, TracePoint};
+use crate::events::{Event, PolicyVerdictEvent, RaisedBy, TracePoint};
 use crate::identity::Identity;
 use crate::policy::{CompiledPolicy, RuleNumber, RuleSource};
 use crate::tables::{Connection, FlowTuple, IpCacheEntry, LxcEntry};
@@ -135,7 +135,7 @@ impl Simulator<'_> {
             source: self.side(parsed.addresses.map(|(source, _)| source), instead)?,
             destination: self.side(parsed.addresses.map(|(_, destination)| destination), instead)?,
             policies: judgements.collect(),
-            relation: relation(parsed, before, related, after),
+            relation: relation(parsed, before, related, after, &events),
             connection_before: before.or(related),
             connection_after: after.or(related),
             way: if allowed { self.way(start, action, &events, parsed)? } else { Way::Dropped },
@@ -234,11 +234,16 @@ fn relation(
     before: Option<Connection>,
     related: Option<Connection>,
     after: Option<Connection>,
+    events: &[Event],
 ) -> Relation {
+    // Where the opener may no longer, what comes from the other side is judged for itself.
+    let alone =
+        events.iter().any(|event| matches!(event, Event::PolicyVerdict(event) if event.raised_by == RaisedBy::Opener));
     match (before, parsed.tuple) {
         _ if related.is_some() => Relation::Related,
         (Some(before), Some(tuple)) if before.opener == tuple => Relation::Established,
-        (Some(_), Some(_)) if !parsed.opens => Relation::Reply,
+        (Some(_), Some(_)) if !parsed.opens && !alone => Relation::Reply,
+        (Some(_), Some(tuple)) if !parsed.opens && after.is_none_or(|after| after.opener != tuple) => Relation::None,
         _ if after.is_some() => Relation::New,
         _ => Relation::None,
     }

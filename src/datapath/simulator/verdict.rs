@@ -89,7 +89,7 @@ pub struct Judgement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Relation {
-    /// It opens one.
+    /// It opens one, or begins anew the other side's that policy has ended.
     New,
     /// It belongs to one, in the direction in which that was opened.
     Established,

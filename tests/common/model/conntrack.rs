@@ -218,6 +218,12 @@ impl World {
             (content, Some(connection)) if content.opens() && sender != connection.opener => {
                 self.open_against(key, connection, sender, packet, length, events)
             }
+            // In the midst of TCP nobody begins anything.
+            (_, Some(connection))
+                if sender != connection.opener && packet.protocol != TCP && !self.may_pass(&key, &connection) =>
+            {
+                self.speak_for_itself(key, sender, packet, length, events)
+            }
             (_, Some(connection)) => self.go_on(key, connection, sender, packet, length, events),
         }
     }
@@ -308,10 +314,34 @@ impl World {
             self.trail.push("opened from the other side in place of a closed one");
             return Ok(());
         }
+        if !self.may_pass(&key, &connection) {
+            self.open(key, sender, packet, length, events)?;
+            self.trail.push("opened from the other side in place of a denied one");
+            return Ok(());
+        }
         self.admit_alone(packet, events)?;
         self.trail.push("opened from both sides");
         connection.count(sender, length);
         self.connections.insert(key, connection);
+        Ok(())
+    }
+
+    /// What would be a reply if the opener still might have the connection: it is the sender's own from now on, if that may.
+    fn speak_for_itself(
+        &mut self,
+        key: Key,
+        sender: Side,
+        packet: &Tuple,
+        length: u64,
+        events: &mut Vec<VerdictEvent>,
+    ) -> Result<(), Drop> {
+        if key.asker.is_some() {
+            self.trail.push("echo reply to what is denied");
+            return self.admit_alone(packet, events);
+        }
+        self.trail.push("reply to what is denied");
+        self.open(key, sender, packet, length, events)?;
+        self.trail.push("turned");
         Ok(())
     }
 

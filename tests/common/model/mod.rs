@@ -93,17 +93,21 @@ pub(crate) struct World {
 }
 
 /// Every way through connection tracking and policy.
-pub(crate) const WAYS: [&str; 22] = [
+pub(crate) const WAYS: [&str; 26] = [
     "opened",
     "opened in place of a dead one",
     "opened in place of a closed one",
     "opened from the other side in place of a closed one",
+    "opened from the other side in place of a denied one",
     "opened from both sides",
     "opened without a SYN",
     "goes on",
     "answered",
     "judged anew",
     "denied anew",
+    "reply to what is denied",
+    "echo reply to what is denied",
+    "turned",
     "denied",
     "audited",
     "to itself",
