@@ -128,7 +128,8 @@ impl Model {
 
     fn restart(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
-            (entry.references, entry.deadline, entry.present) = (0, Some(now + DELAY), true);
+            let present = !entry.labels.starts_with("cidr:");
+            (entry.references, entry.deadline, entry.present) = (0, Some(now + DELAY), present);
         }
     }
 }
