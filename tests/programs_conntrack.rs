@@ -355,7 +355,7 @@ fn errors_about_nothing_known_are_ordinary_messages() {
             ("another protocol", inner(scene, Web, Db, &udp(40_000, 80))),
             ("not what the receiver sent", inner(scene, Db, Web, &from_db(SYN))),
             ("of somebody else", inner(scene, Cache, Db, &to_db(SYN))),
-            ("a fragment behind the first, or one (IPv6)", fragment),
+            ("a fragment behind the first", fragment),
             ("another version", other_version),
             ("an error", inner(scene, Web, Db, &icmp(family, kind, 0, &known))),
         ];
@@ -367,7 +367,7 @@ fn errors_about_nothing_known_are_ordinary_messages() {
             assert_eq!(scene.send(Outside, Web, &message), Dropped(NO_POLICY_MATCHED, Ingress), "{what}");
             assert_eq!(scene.send(Db, Web, &message), Dropped(NO_POLICY_MATCHED, Egress), "{what}");
         }
-        // Eight bytes are enough, and so is a first fragment (IPv4); options do not matter.
+        // Eight bytes are enough, and so is a first fragment; options do not matter.
         let enough = icmp(family, kind, 0, &known[..header + 8]);
         assert_eq!(scene.send(Outside, Web, &enough), Passed);
         if family == V4 {
@@ -375,10 +375,51 @@ fn errors_about_nothing_known_are_ordinary_messages() {
             let optioned = ipv4_datagram((from, to), 1, TCP, (9, 0x2000), &[1; 12], &to_db(SYN).upper);
             assert_eq!(scene.send(Outside, Web, &icmp(family, kind, 0, &optioned)), Passed);
         }
+        if family == V6 {
+            extended_packets_in_errors(scene);
+        }
         // A line for the type lets them pass as it does any message.
         scene.policy(Web, &[allow(Ingress, ANYBODY, Some(if family == V4 { 1 } else { 58 }), kind.into())]);
         assert_eq!(scene.send(Outside, Web, &icmp(family, kind, 0, &[])), Passed);
     });
+}
+
+/// Errors about what Web says to Db, behind extension headers.
+fn extended_packets_in_errors(scene: &mut Scene) {
+    let about = |scene: &Scene, first: u8, headers: &[[u8; 8]], length: usize| {
+        let mut packet = headers.concat();
+        packet.extend_from_slice(&to_db(SYN).upper[..length]);
+        icmp(V6, 2, 0, &ipv6_datagram((scene.address(Web), scene.address(Db)), 1, first, &packet))
+    };
+    let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let routing = |kind: u8| [TCP, 0, kind, 0, 0, 0, 0, 0];
+    let piece = |place: u8| [TCP, 0, 0, place, 0, 0, 0, 9];
+    let eight = [[options(60); 7].as_slice(), &[options(TCP)]].concat();
+    let nine = [[options(60); 8].as_slice(), &[options(TCP)]].concat();
+    let known: [(&str, u8, &[[u8; 8]], usize); 6] = [
+        ("the first fragment", 44, &[piece(1)], 8),
+        ("a fragment that is the whole", 44, &[piece(0)], 8),
+        ("options", 60, &[options(TCP)], 8),
+        ("a route", 43, &[routing(4)], 8),
+        ("several", 0, &[options(60), options(44), piece(1)], 8),
+        ("as many as a packet may bear", 60, &eight, 20),
+    ];
+    for (what, first, headers, length) in known {
+        let message = about(scene, first, headers, length);
+        assert_eq!(scene.send(Outside, Web, &message), Passed, "{what}");
+    }
+    let unknown: [(&str, u8, &[[u8; 8]], usize); 6] = [
+        ("a later fragment", 44, &[piece(9)], 8),
+        ("seven bytes behind options", 60, &[options(TCP)], 7),
+        ("nothing behind options", 60, &[options(TCP)], 0),
+        ("a forbidden route", 43, &[routing(0)], 8),
+        ("hop-by-hop options that do not come first", 60, &[options(0), options(TCP)], 8),
+        ("one more than a packet may bear", 60, &nine, 20),
+    ];
+    for (what, first, headers, length) in unknown {
+        let message = about(scene, first, headers, length);
+        assert_eq!(scene.send(Outside, Web, &message), Dropped(NO_POLICY_MATCHED, Ingress), "{what}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 /* ICMP errors: the packet that one bears tells whose connection it is about (RFC 792, RFC 4443, RFC 5927). */
 #pragma once
 
+#include "lib/extensions.h"
 #include "lib/ip.h"
 #include "lib/transport.h"
 
@@ -27,17 +28,17 @@ static __always_inline bool related_ipv4(struct __sk_buff *skb, struct datagram 
 
 static __always_inline bool related_ipv6(struct __sk_buff *skb, struct datagram *inner)
 {
-	struct ipv6 ip;
+	__u8 head[8]; /* up to the addresses, which lie side by side in a datagram as they do in a packet */
 
-	if (bpf_skb_load_bytes(skb, inner->offset, &ip, sizeof(ip)))
+	_Static_assert(offsetof(struct datagram, destination) == offsetof(struct datagram, source) + 16, "addresses");
+	if (bpf_skb_load_bytes(skb, inner->offset, head, sizeof(head)))
 		return false;
-	if (ip.version_class >> 4 != 6 || is_extension(ip.next_header))
+	if (head[0] >> 4 != 6 || bpf_skb_load_bytes(skb, inner->offset + sizeof(head), inner->source, 32))
 		return false;
-	copy_ipv6(inner->source, ip.source);
-	copy_ipv6(inner->destination, ip.destination);
-	inner->proto = ip.next_header;
+	inner->proto = head[offsetof(struct ipv6, next_header)];
 	inner->offset += IPV6_HLEN;
-	return true;
+	/* Of fragments only the first bears ports. */
+	return !extensions_walk_here(skb, inner) && !inner->fragment.is_later;
 }
 
 /* The connection of the packet that an error bears: true where there is enough of it, and the error goes to who sent it. */

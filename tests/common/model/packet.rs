@@ -216,14 +216,14 @@ fn inner_v4(packet: &[u8]) -> Option<Tuple> {
     inner_upper(source, destination, fixed[9], packet.get(length..length + 8)?)
 }
 
-/// As [`inner_v4`]; extension headers are not walked.
+/// As [`inner_v4`], behind extension headers such as the packet itself may bear.
 fn inner_v6(packet: &[u8]) -> Option<Tuple> {
-    let fixed = packet.get(..IPV6)?;
-    if fixed[0] >> 4 != 6 || is_extension(fixed[6]) {
+    let ip = Ipv6::borne(packet)?;
+    let (protocol, at, fragment) = ip.headers().ok()?;
+    if matches!(fragment, Fragment::Later(_)) {
         return None;
     }
-    let address = |at: usize| <[u8; 16]>::try_from(&fixed[at..at + 16]).map(Ipv6Addr::from).ok();
-    inner_upper(address(8)?.into(), address(24)?.into(), fixed[6], packet.get(IPV6..IPV6 + 8)?)
+    inner_upper(ip.source.into(), ip.destination.into(), protocol, ip.rest.get(at..at + 8)?)
 }
 
 fn inner_upper(source: IpAddr, destination: IpAddr, protocol: u8, upper: &[u8]) -> Option<Tuple> {
@@ -282,14 +282,20 @@ pub(super) struct Ipv6<'a> {
 impl<'a> Ipv6<'a> {
     pub(super) fn parse(frame: &'a [u8]) -> Option<Self> {
         let packet = &frame[ETH..];
+        let ip = Self::borne(packet)?;
+        let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+        Some(Self { payload: packet.get(IPV6..IPV6 + length)?, ..ip })
+    }
+
+    /// The head of a packet that an error bears: its length says nothing.
+    fn borne(packet: &'a [u8]) -> Option<Self> {
         let fixed = packet.get(..IPV6)?;
-        let length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
         let address = |at: usize| <[u8; 16]>::try_from(&fixed[at..at + 16]).map(Ipv6Addr::from);
         if fixed[0] >> 4 != 6 {
             return None;
         }
         Some(Self {
-            payload: packet.get(IPV6..IPV6 + length)?,
+            payload: &packet[IPV6..],
             next: fixed[6],
             hops: fixed[7],
             source: address(8).ok()?,

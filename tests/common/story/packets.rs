@@ -213,9 +213,10 @@ fn error_about(random: &mut Random, talk: &Talk) -> Datagram {
     let mut inner = if ipv4 {
         let options = if random.once_in(6) { vec![1; 8] } else { Vec::new() };
         ipv4_datagram((source, about.to), 63, about.protocol, (0x0101, place), &options, &inner_upper)
-    } else if random.once_in(8) {
+    } else if random.once_in(4) {
         how.push_str(", inner extended");
-        ipv6_datagram((source, about.to), 63, 60, &[&[about.protocol, 0, 1, 4, 0, 0, 0, 0], &inner_upper[..]].concat())
+        let (first, payload) = extension_headers(random, about.protocol, &inner_upper);
+        ipv6_datagram((source, about.to), 63, first, &payload)
     } else {
         ipv6_datagram((source, about.to), 63, about.protocol, &inner_upper)
     };
