@@ -112,21 +112,47 @@ static __always_inline void fragment_first(const struct datagram *packet, __be16
 		      sport | (__u32)dport << 16);
 }
 
-static __always_inline int flow_of_fragment(struct flow *flow, const struct datagram *packet)
+/*
+ * What the first fragment said, where one behind it announces the extension header that the first one bears in place of the
+ * protocol (RFC 8200, 4.5): the packet is then of the first one's protocol. NULL where none is known.
+ */
+static __always_inline const struct frag_l4ports *fragment_extended(struct datagram *packet)
 {
-	const struct frag_l4ports *ports;
+	const __u32 noted = IPPROTO_TCP | IPPROTO_UDP << 8 | (__u32)IPPROTO_SCTP << 16 | (__u32)IPPROTO_ICMP6 << 24;
+	const struct frag_l4ports *ports = NULL;
 
+#pragma clang loop unroll(full)
+	for (int count = 0; count < 4; count++) {
+		__u8 proto = noted >> count * 8;
+
+		if (ports)
+			continue;
+		ports = fragment_find(packet->source, packet->destination, ENDPOINT_IPV6 << 8 | proto, packet->fragment.id);
+		if (ports)
+			packet->proto = proto;
+	}
+	return ports;
+}
+
+static __always_inline int flow_of_fragment(struct flow *flow, struct datagram *packet)
+{
+	const struct frag_l4ports *ports = NULL;
+
+	if (has_ports(packet->proto) || is_icmp(packet)) {
+		ports = fragment_find(packet->source, packet->destination, packet->family << 8 | packet->proto,
+				      packet->fragment.id);
+		if (!ports)
+			return DROP(REASON_FIRST_FRAGMENT_NOT_FOUND);
+	} else if (packet->family == ENDPOINT_IPV6 && is_extension(packet->proto)) {
+		ports = fragment_extended(packet);
+	}
 	flow->kind = FLOW_PLAIN;
 	flow->tcp_flags = packet->proto == IPPROTO_TCP ? TCP_ACK : 0;
-	if (!has_ports(packet->proto) && !is_icmp(packet)) {
+	if (!ports) {
 		flow->dport_be = 0;
 		flow_of(flow, packet, 0, 0, 0);
 		return 0;
 	}
-	ports = fragment_find(packet->source, packet->destination, packet->family << 8 | packet->proto,
-			      packet->fragment.id);
-	if (!ports)
-		return DROP(REASON_FIRST_FRAGMENT_NOT_FOUND);
 	if (is_icmp(packet)) {
 		flow_of_icmp(flow, packet, bpf_ntohs(ports->dport_be), ports->sport_be);
 		/* Only the first one bears the packet that an error is about. */
@@ -203,7 +229,7 @@ static __always_inline int flow_of_ports(struct __sk_buff *skb, struct flow *flo
 }
 
 /* The connection that a packet belongs to: 0, or a drop. */
-static __always_inline int flow_parse(struct __sk_buff *skb, struct flow *flow, const struct datagram *packet)
+static __always_inline int flow_parse(struct __sk_buff *skb, struct flow *flow, struct datagram *packet)
 {
 	const struct icmp *icmp;
 	struct icmp copy;

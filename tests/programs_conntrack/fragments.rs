@@ -40,6 +40,42 @@ fn later_ones_are_of_the_connection_of_the_first() {
     });
 }
 
+/// The fragment header announces what the fragmented part begins with, and that only the first piece bears (RFC 8200, 4.5).
+#[test]
+fn later_ones_may_announce_an_extension_header_of_the_first() {
+    in_both_families(|scene| {
+        if scene.family == V4 {
+            return;
+        }
+        const OPTIONS: u8 = 60;
+        let denied = Dropped(NO_POLICY_MATCHED, Ingress);
+        let rest = |protocol| Said { protocol, upper: b"the rest of it".to_vec() };
+        let first = |said: &Said| {
+            let options = [said.protocol, 0, 1, 4, 0, 0, 0, 0];
+            Said { protocol: OPTIONS, upper: [&options, &said.upper[..]].concat() }
+        };
+        scene.policy(Db, &lets_in(&[allow(Ingress, WEB, Some(UDP), 53)]));
+        assert_eq!(scene.send_piece(Web, Db, &rest(OPTIONS), 16, true), denied, "as what it announces");
+        assert_eq!(scene.send_piece(Web, Db, &first(&udp(5000, 53)), 0, true), Passed);
+        assert_eq!(scene.send_piece(Web, Db, &rest(OPTIONS), 16, true), Passed);
+        assert_eq!(scene.send_piece(Web, Db, &rest(UDP), 24, false), Passed, "announced otherwise");
+        let (entry, _) = scene.entry((Web, 5000), (Db, 53), UDP).expect("the connection");
+        assert_eq!(entry.dir[0].packets(), 3);
+        assert_eq!(scene.send_piece(Cache, Db, &rest(OPTIONS), 16, true), denied, "of another sender");
+        scene.begin_anew();
+        scene.policy(Db, &lets_in(&[allow(Ingress, WEB, Some(UDP), 53)]));
+        assert_eq!(scene.send_piece(Web, Db, &first(&udp(5000, 54)), 0, true), denied);
+        assert_eq!(scene.send_piece(Web, Db, &rest(OPTIONS), 16, true), denied);
+        for said in [to_db(SYN), sctp(1, 2), echo(V6, 7)] {
+            scene.begin_anew();
+            scene.policy(Db, &lets_in(&[allow(Ingress, WEB, Some(said.protocol), 0)]));
+            assert_eq!(scene.send_piece(Web, Db, &first(&said), 0, true), Passed, "{said:?}");
+            assert_eq!(scene.send_piece(Web, Db, &rest(OPTIONS), 40, true), Passed, "behind {said:?}");
+            assert_eq!(scene.connections(), 1);
+        }
+    });
+}
+
 #[test]
 fn a_first_one_bears_its_whole_transport_header() {
     in_both_families(|scene| {

@@ -118,16 +118,20 @@ impl<'a> Ip<'a> {
         fragments: &mut BTreeMap<FragmentId, Recorded>,
         trail: &mut Vec<&'static str>,
     ) -> Result<Tuple, Drop> {
+        let mut protocol = self.protocol;
         let content = match self.fragment {
-            Fragment::Later(id) if self.has_content() => {
-                let recorded = fragments.get(&id).ok_or(Drop::new(NO_FIRST_FRAGMENT))?;
-                trail.push("fragment by its first");
-                self.recall(*recorded)
-            }
-            Fragment::Later(_) => {
-                trail.push("fragment without ports");
-                Content::Plain
-            }
+            Fragment::Later(id) => match self.first(id, fragments) {
+                Some((of_the_first, recorded)) => {
+                    trail.push("fragment by its first");
+                    protocol = of_the_first;
+                    recall(protocol, recorded)
+                }
+                None => {
+                    ensure(!self.has_content(), NO_FIRST_FRAGMENT)?;
+                    trail.push("fragment without ports");
+                    Content::Plain
+                }
+            },
             Fragment::First(_) | Fragment::Whole => self.read()?,
         };
         if let Fragment::First(id) = self.fragment
@@ -136,7 +140,17 @@ impl<'a> Ip<'a> {
             // The protocol behind extension headers, which later fragments do not show.
             fragments.insert(FragmentId { protocol: self.protocol, ..id }, recorded);
         }
-        Ok(Tuple { source: self.source, destination: self.destination, protocol: self.protocol, content })
+        Ok(Tuple { source: self.source, destination: self.destination, protocol, content })
+    }
+
+    /// The first fragment's protocol and what is remembered of it. Those behind it may announce an extension header that it bears.
+    fn first(&self, id: FragmentId, fragments: &BTreeMap<FragmentId, Recorded>) -> Option<(u8, Recorded)> {
+        let is_extended = self.source.is_ipv6() && is_extension(self.protocol);
+        let protocols = if is_extended { vec![TCP, UDP, SCTP, ICMPV6] } else { vec![self.protocol] };
+        protocols.into_iter().find_map(|protocol| {
+            let recorded = fragments.get(&FragmentId { protocol, ..id })?;
+            Some((protocol, *recorded))
+        })
     }
 
     /// The one of ICMP and ICMPv6 that belongs to the family.
@@ -184,16 +198,16 @@ impl<'a> Ip<'a> {
             Content::Plain => None,
         }
     }
+}
 
-    fn recall(&self, recorded: Recorded) -> Content {
-        let ports = (recorded.0, recorded.1);
-        let kind = recorded.1 as u8;
-        match (self.protocol, kind) {
-            (TCP, _) => Content::Tcp { ports, flags: None },
-            (UDP | SCTP, _) => Content::Ports { ports },
-            (ICMP, 0 | 8) | (ICMPV6, 128 | 129) => Content::Echo { id: recorded.0, kind },
-            _ => Content::Icmp { kind, about: None },
-        }
+fn recall(protocol: u8, recorded: Recorded) -> Content {
+    let ports = (recorded.0, recorded.1);
+    let kind = recorded.1 as u8;
+    match (protocol, kind) {
+        (TCP, _) => Content::Tcp { ports, flags: None },
+        (UDP | SCTP, _) => Content::Ports { ports },
+        (ICMP, 0 | 8) | (ICMPV6, 128 | 129) => Content::Echo { id: recorded.0, kind },
+        _ => Content::Icmp { kind, about: None },
     }
 }
 

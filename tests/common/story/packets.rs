@@ -279,6 +279,13 @@ fn wrap(random: &mut Random, macs: (Mac, Mac), datagram: &Datagram) -> (Vec<u8>,
     let mut payload = upper;
     let mut next = datagram.protocol;
     if place != Place::Whole {
+        if random.once_in(4) {
+            how.push_str(", options in the first");
+            if place != Place::Later {
+                payload = [&[next, 0, 1, 4, 0, 0, 0, 0], &payload[..]].concat();
+            }
+            next = 60;
+        }
         let bits: u16 = match place {
             Place::First => 1,
             Place::Later => *random.pick(&[8, 9, 0x05c8]),
