@@ -305,6 +305,28 @@ fn deletions_wait_for_the_next_agent() {
 }
 
 #[test]
+fn an_agent_that_is_started_anew_costs_no_attachment() {
+    let node = Node::new();
+    let agent = node.start();
+    let pods: Vec<TestNetns> = (0..12).map(|_| TestNetns::new()).collect();
+    let names: Vec<String> = (0..pods.len()).map(|number| format!("pod-{number}")).collect();
+    let all = || names.iter().zip(&pods);
+    let mut adds: Vec<_> = all().map(|(name, pod)| start(&node, "ADD", name, pod.path(), &conf(&node))).collect();
+    // The others are in the middle of something.
+    let first = adds.remove(0).wait_with_output().expect("the plugin ends");
+    assert!(agent.terminate().success());
+    let _agent = node.start();
+    let outputs = adds.into_iter().map(|add| add.wait_with_output().expect("the plugin ends"));
+    let results: Vec<Value> = std::iter::once(first).chain(outputs).map(|output| result(&output)).collect();
+    let distinct: BTreeSet<IpAddr> = results.iter().flat_map(addresses).collect();
+    assert_eq!(distinct.len(), 2 * pods.len());
+    let others = results.iter().zip(&pods).skip(1);
+    others.for_each(|(result, pod)| exchange(&pods[0], pod, addresses(result)[0]));
+    all().for_each(|(name, pod)| del(&node, name, pod.path()));
+    wait_until_clean(&node);
+}
+
+#[test]
 fn add_waits_for_an_agent_that_is_starting() {
     let node = Node::new();
     let pod = TestNetns::new();

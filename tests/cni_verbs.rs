@@ -8,12 +8,12 @@ mod common {
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::cni::{Call, Host, answered, unreachable};
+use common::cni::{AFTER_CREATION, Call, Host, answered, ended, unreachable};
 use common::netns::TestNetns;
-use podwire::ErrorKind;
 use podwire::cni::{Attachment, DeletionQueue, Outcome};
 use podwire::endpoint::veth::{OffloadLimits, Veth, VethSpec};
 use podwire::netlink::{LinkChange, RouteSpec, Socket};
+use podwire::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -125,6 +125,27 @@ fn a_busy_agent_is_asked_again_and_the_pair_is_made_once() {
     host.add("abc", &pod, &conf);
     // a second pair would have met the first one, and asked whose it is
     assert_eq!(host.agent.state().calls, ["allocate", "allocate", "allocate", "settings", "create_endpoint"]);
+}
+
+/// An agent that is started anew while a pod is attached: nothing is asked for that may have been done, and nothing made twice.
+#[test]
+fn an_agent_that_ends_meanwhile_costs_no_attachment() {
+    let again = ["allocate", "settings", "create_endpoint", "endpoint_health", "create_endpoint"];
+    let cases: [(&str, Error, &[&str]); 4] = [
+        ("allocate", ended(), &["allocate", "allocate", "settings", "create_endpoint"]),
+        ("create_endpoint", unreachable(), &["allocate", "settings", "create_endpoint", "create_endpoint"]),
+        ("create_endpoint", ended(), &again),
+        (AFTER_CREATION, ended(), &["allocate", "settings", "create_endpoint", "endpoint_health"]),
+    ];
+    for (at, error, calls) in cases {
+        let (host, pod) = (Host::new(), TestNetns::new());
+        let mut conf = host.conf("1.0.0");
+        conf["agent-timeout"] = json!(10);
+        host.agent.fail(at, error);
+        host.add("abc", &pod, &conf);
+        assert_eq!(host.agent.state().calls, calls, "{at}");
+        assert_eq!(host.agent.state().endpoints.len(), 1, "{at}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::attachment::Attachment;
 use super::conf::{NetConf, invalid};
 use super::device::{self, Mark};
 use super::env::CniArgs;
-use super::error::{CniError, ErrorCode};
+use super::error::{CniError, ErrorCode, ended_with_the_request};
 use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
 use super::runtime::RuntimeConfig;
@@ -88,8 +88,8 @@ pub(super) fn add(
         }
         configured = Some(configure(place, &netns, &network));
     };
-    let created = agent.create_endpoint_while(&endpoint, &mut meanwhile);
-    if created.as_ref().err().is_none_or(may_exist_nevertheless) {
+    let (created, may_exist) = create(agent, conf.agent_timeout, &endpoint, &mut meanwhile);
+    if may_exist {
         undo.push(|| taken_back(&format!("endpoint of {attachment}"), agent.delete_endpoint(attachment)));
     }
     let settling = configured.transpose()?;
@@ -128,14 +128,17 @@ fn taken_back(what: &str, result: Result<()>) {
     }
 }
 
-/// Repeats what failed because no agent answered, until it succeeds or time is up.
+/// Repeats what failed because no agent answered, or one ended before it did, until it succeeds or time is up.
 fn patiently<T>(patience: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T, CniError> {
     let deadline = Instant::now() + patience;
     let (mut pause, longest) = PAUSE;
     loop {
         match ask() {
             Ok(answer) => return Ok(answer),
-            Err(error) if !matches!(error.kind(), ErrorKind::AgentUnavailable | ErrorKind::Busy) => {
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::AgentUnavailable | ErrorKind::Busy)
+                    && !ended_with_the_request(&error) =>
+            {
                 return Err(refused(error));
             }
             Err(error) => {
@@ -199,6 +202,32 @@ fn allocate(
         taken_back(&veth.host_ifname, veth.delete(host));
     }
     Ok((allocated?, made.unwrap_or_else(make)))
+}
+
+/// Creates the endpoint, and tells whether it may exist now. Where an agent ended with the request, it may have been created:
+/// the next agent knows.
+fn create(
+    agent: &impl Agent,
+    patience: Duration,
+    endpoint: &NewEndpoint,
+    meanwhile: &mut dyn FnMut(),
+) -> (Result<(), CniError>, bool) {
+    let (mut ended, mut may_exist, mut is_done) = (false, false, false);
+    let mut once = || {
+        if !std::mem::replace(&mut is_done, true) {
+            meanwhile();
+        }
+    };
+    let created = patiently(patience, || {
+        if ended && agent.endpoint_health(&endpoint.attachment).is_ok() {
+            return Ok(());
+        }
+        let created = agent.create_endpoint_while(endpoint, &mut once);
+        ended |= created.as_ref().err().is_some_and(ended_with_the_request);
+        may_exist |= created.as_ref().err().is_none_or(may_exist_nevertheless);
+        created
+    });
+    (created, may_exist)
 }
 
 /// Makes the pair where making it failed because an ADD that died half-way left one.

@@ -1,6 +1,7 @@
 //! Errors as a container runtime gets them: a number of the specification, a message and details, as JSON.
 
 use std::fmt;
+use std::io;
 
 use serde_json::json;
 
@@ -150,9 +151,15 @@ impl From<crate::Error> for CniError {
 
 /// Whether an agent took a request and died with it, or hangs.
 fn lost_the_agent(error: &crate::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
+    let hangs = matches!(error, crate::Error::System { source, .. } if source.kind() == io::ErrorKind::TimedOut);
+    hangs || ended_with_the_request(error)
+}
+
+/// Whether an agent took a request and ended before it answered. What was asked for may have been done.
+pub(super) fn ended_with_the_request(error: &crate::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     let crate::Error::System { source, .. } = error else { return false };
-    matches!(source.kind(), BrokenPipe | ConnectionReset | TimedOut | UnexpectedEof)
+    matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 #[cfg(test)]

@@ -78,6 +78,14 @@ pub fn unreachable() -> Error {
     Error::AgentUnavailable { socket: "/nowhere".into(), source: io::ErrorKind::ConnectionRefused.into() }
 }
 
+/// A failure at this place loses the answer to a creation that has taken effect.
+pub const AFTER_CREATION: &str = "create_endpoint, after it";
+
+/// What a call fails with when the agent ends before it answers.
+pub fn ended() -> Error {
+    Error::system("request", "PUT /v1/endpoint", io::Error::from(io::ErrorKind::ConnectionReset))
+}
+
 pub fn answered(status: u16) -> Error {
     Error::Api { method: "PUT".into(), path: "/v1/endpoint".into(), status, message: "as the test wants".into() }
 }
@@ -125,7 +133,10 @@ impl Agent for FakeAgent {
     fn create_endpoint(&self, endpoint: &NewEndpoint) -> Result<()> {
         let mut state = self.called("create_endpoint")?;
         state.endpoints.insert(endpoint.attachment.clone(), endpoint.clone());
-        Ok(())
+        match state.failures.iter().position(|(at, _)| *at == AFTER_CREATION) {
+            Some(at) => Err(state.failures.remove(at).1),
+            None => Ok(()),
+        }
     }
 
     /// As the real agent's client: the caller does its part before there is an answer.
