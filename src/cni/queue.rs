@@ -90,7 +90,7 @@ impl DeletionQueue {
     }
 
     /// Hands every queued deletion to `delete` and removes those it reports done; one whose endpoint does not exist is
-    /// done too. What fails stays for the next time. The agent calls this before it listens on its socket, and keeps the
+    /// done too. What fails, or can't be removed, stays for the next time. The agent calls this before it listens on its socket, and keeps the
     /// lock it gets until it does.
     pub fn drain(&self, mut delete: impl FnMut(&Attachment) -> Result<()>) -> Result<QueueLock> {
         let lock = self.lock(Duration::from_secs(30))?;
@@ -100,7 +100,7 @@ impl DeletionQueue {
                 Ok(attachment) => attachment,
                 Err(error) => {
                     log::warn!("queued deletion is dropped: {error}");
-                    remove(&path)?;
+                    remove_or_warn(&path);
                     continue;
                 }
             };
@@ -108,7 +108,7 @@ impl DeletionQueue {
                 Err(error) if error.kind() != crate::ErrorKind::NotFound => {
                     log::warn!("queued deletion of {attachment} stays queued: {error}");
                 }
-                _ => remove(&path)?,
+                _ => remove_or_warn(&path),
             }
         }
         Ok(lock)
@@ -184,8 +184,11 @@ fn is_at(file: &File, path: &Path) -> bool {
     open.is_some() && open == identity(fs::metadata(path))
 }
 
-fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|error| Error::system("remove", path.display().to_string(), error))
+/// Removes an entry. One that stays costs its place and is met again: no reason for an agent not to serve its node.
+fn remove_or_warn(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        log::warn!("remove {}: {error}; remove it by hand", path.display());
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +274,7 @@ mod tests {
         let lock = queue.lock(PATIENCE).expect("free");
         lock.push(&attachment(1)).expect("room");
         fs::write(queue.dir().join("0000.delete"), "{").expect("written");
+        fs::create_dir(queue.dir().join("0002.delete")).expect("made, as nobody can remove it like a file");
         fs::write(queue.dir().join("0001.delete"), r#"{"container-id":"../x","container-interface-name":"eth0"}"#)
             .expect("written");
         drop(lock);
@@ -279,7 +283,7 @@ mod tests {
             seen += 1;
             Ok(())
         });
-        assert!(lock.expect("drained").is_empty().expect("readable"));
+        assert_eq!(lock.expect("drained").len().expect("readable"), 1, "the folder is left");
         assert_eq!(seen, 1);
     }
 }
