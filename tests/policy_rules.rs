@@ -34,11 +34,16 @@ fn impossible_rules_are_refused_with_the_path() {
     let range = "neither all (0-65535) nor a range that ascends within 1-65535, or for ICMP within 0-255";
     let name = "a name has 1 to 15 letters, digits and single dashes inside, with a letter among them";
     let egress = "named ports are known of the endpoint that a rule selects, so for ingress only";
+    const NO_ENDPOINT: &str = "no endpoint has this label, so that the rule would have no effect; podwire enforces policy at \
+        endpoints, not at the host";
     #[rustfmt::skip]
     let cases = [
         (web(), "rule", "k8s:app=web", "has no section and denies nothing by default, so it would have no effect"),
         (web().default_deny(PolicyDirection::Egress, false), "rule", "k8s:app=web",
             "has no section and denies nothing by default, so it would have no effect"),
+        (Rule::new(select("reserved:host")).ingress(any()), "endpointSelector", "reserved:host=", NO_ENDPOINT),
+        (Rule::new(Selector::new().exists("reserved:world-ipv4").expect("valid")).ingress(any()), "endpointSelector",
+            "reserved:world-ipv4", NO_ENDPOINT),
         (web().ingress(any()).ingress(unchecked), "ingress[1].peers[0].except", "192.0.2.0/24",
             "an exception has to lie within 10.0.0.0/8"),
         (web().ingress(mapped), "ingress[0].peers[1].net", "::ffff:192.0.2.0/120",
@@ -67,6 +72,7 @@ fn impossible_rules_are_refused_with_the_path() {
     let fine = [
         web().default_deny(PolicyDirection::Egress, true),
         web().ingress(Section::peers([])),
+        Rule::new(select("reserved:init")).ingress(any()),
         web().ingress(
             named("http").icmp(0).icmpv6(255).ports(Protocol::TCP, 0..=65535).ports(Protocol::ICMP, 0..=65535),
         ),
@@ -381,4 +387,17 @@ fn numbers_of_rules(repository: &Repository, name: &str) -> Vec<(Rule, Vec<BTree
         }
     }
     found
+}
+
+#[test]
+fn who_asks_for_the_label_of_a_cluster_is_warned() {
+    let asking = Peer::Labels(select("io.cilium.k8s.policy.cluster=other"));
+    let by_subject = Selector::new().exists("k8s:io.cilium.k8s.policy.cluster").expect("valid");
+    let policy = Policy::new("web")
+        .rule(web().ingress(Section::any()))
+        .rule(web().egress_deny(Section::peers([Peer::Entity(Entity::World), asking])))
+        .rule(Rule::new(by_subject).ingress(Section::any()));
+    let warnings = policy.warnings();
+    let text = "pods don't get the label io.cilium.k8s.policy.cluster: a selector that asks for it may find nobody";
+    assert_eq!(warnings, [format!("web[1]: {text}"), format!("web[2]: {text}")]);
 }

@@ -34,7 +34,7 @@ fn keys_and_sources() {
         assert_eq!(selector.matches(&web), expected, "{label}");
     }
     assert!(Selector::new().exists("app").expect("valid").matches(&web));
-    assert!(!Selector::new().exists("reserved:app").expect("valid").matches(&web));
+    assert!(!Selector::new().exists("reserved:ingress").expect("valid").matches(&web));
 }
 
 /// Several sources may share a key: any of the values may be meant, and NotIn is the opposite of In.
@@ -94,6 +94,8 @@ fn impossible_selectors_are_refused() {
         "k8s:a\u{0}=x",
         "k8s:app=ü",
         "reserved:all",
+        "reserved:foo",
+        "reserved:Host",
     ] {
         assert!(Selector::new().label(label).is_err(), "{label:?}");
     }

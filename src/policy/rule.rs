@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
-use super::{Entity, L4Match, L4Ports, Peer, Peers, Selector};
+use super::{Entity, L4Match, L4Ports, Operator, Peer, Peers, Requirement, Selector};
 use crate::tables::{PolicyDirection, Protocol};
 use crate::{Error, Label, Labels, Result};
 
@@ -135,6 +135,9 @@ impl Section {
         Ok(())
     }
 }
+
+/// Why a rule can't be about the host, the world or another that has a reserved identity.
+pub(super) const NO_ENDPOINT: &str = "no endpoint has this label, so that the rule would have no effect; podwire enforces policy at endpoints, not at the host";
 
 /// The protocols that rules can name.
 const PROTOCOLS: [Protocol; 6] =
@@ -338,8 +341,8 @@ impl Rule {
         said.unwrap_or(!allowing.is_empty() || !denying.is_empty())
     }
 
-    /// Fails for what documents could not say either: a rule without any effect, ranges that descend, exceptions outside their
-    /// prefix, impossible names of ports, a description of more than 4096 bytes. The error names the field by its path.
+    /// Fails for what documents could not say either: a rule without any effect or about no endpoint, ranges that descend,
+    /// exceptions outside their prefix, impossible names of ports, a description of more than 4096 bytes. The error names the field by its path.
     pub fn check(&self) -> Result<()> {
         let directions = [PolicyDirection::Ingress, PolicyDirection::Egress];
         let empty = SectionKind::ALL.iter().all(|kind| self.sections(*kind).is_empty());
@@ -350,6 +353,9 @@ impl Rule {
         if self.description.len() > DESCRIPTION_MAX {
             let reason = format!("has {} bytes, at most {DESCRIPTION_MAX} are allowed", self.description.len());
             return Err(Error::invalid("description", self.description.as_str(), reason));
+        }
+        if let Some(requirement) = self.subject.requirements().iter().find(|asked| asked.asks_for_no_endpoint()) {
+            return Err(Error::invalid("endpointSelector", requirement.to_string(), NO_ENDPOINT));
         }
         for kind in SectionKind::ALL {
             for (index, section) in self.sections(kind).iter().enumerate() {
@@ -362,6 +368,28 @@ impl Rule {
             }
         }
         Ok(())
+    }
+}
+
+/// The label with the cluster of a pod, which nobody here gives to pods.
+const CLUSTER: &str = "io.cilium.k8s.policy.cluster";
+
+impl Rule {
+    /// Whether a selector asks for the label of a cluster, by which Cilium finds pods.
+    fn asks_for_cluster(&self) -> bool {
+        let sections = SectionKind::ALL.into_iter().flat_map(|kind| self.sections(kind));
+        let listed = sections.filter_map(|section| match &section.peers {
+            Peers::Some(peers) => Some(peers),
+            Peers::Any => None,
+        });
+        let selectors = listed.flatten().filter_map(|peer| match peer {
+            Peer::Labels(selector) => Some(selector),
+            _ => None,
+        });
+        let is_asked = |asked: &Requirement| {
+            asked.key().key() == CLUSTER && matches!(asked.operator(), Operator::In | Operator::Exists)
+        };
+        std::iter::once(&self.subject).chain(selectors).any(|selector| selector.requirements().iter().any(is_asked))
     }
 }
 
@@ -384,6 +412,16 @@ impl Policy {
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
+    }
+
+    /// What is no mistake by itself and yet does not do here what it does with Cilium, in words.
+    pub fn warnings(&self) -> Vec<String> {
+        let asking = self.rules.iter().enumerate().filter(|(_, rule)| rule.asks_for_cluster());
+        let warning = |(index, _)| {
+            let name = &self.name;
+            format!("{name}[{index}]: pods don't get the label {CLUSTER}: a selector that asks for it may find nobody")
+        };
+        asking.map(warning).collect()
     }
 
     /// Checks every rule; the error's path begins with the rule's place.

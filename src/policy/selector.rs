@@ -5,8 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::identity::{RESERVED, reserved_by_name};
 use crate::{Error, Label, Labels, Result};
 
+/// The source of labels whose meaning is fixed.
+const RESERVED_SOURCE: &str = "reserved";
 /// The source that stands for every source.
 const ANY_SOURCE: &str = "any";
 
@@ -27,9 +30,14 @@ impl SelectorKey {
     pub fn new(source: Option<&str>, key: &str) -> Result<Self> {
         let source = source.filter(|source| *source != ANY_SOURCE);
         Label::new(source.unwrap_or(ANY_SOURCE), key, "")?;
-        if source == Some("reserved") && key == "all" {
+        if source == Some(RESERVED_SOURCE) && key == "all" {
             let reason = "use an empty selector, or the entity all";
             return Err(Error::invalid("selector key", "reserved:all", reason));
+        }
+        if source == Some(RESERVED_SOURCE) && reserved_by_name(key).is_none() {
+            let names: Vec<_> = RESERVED.iter().map(|(_, name)| *name).collect();
+            let reason = format!("no reserved label, and so nobody's: those are {}", names.join(", "));
+            return Err(Error::invalid("selector key", format!("{RESERVED_SOURCE}:{key}"), reason));
         }
         Ok(Self { source: source.map(str::to_owned), key: key.to_owned() })
     }
@@ -162,6 +170,12 @@ impl Requirement {
             Operator::Exists => found.next().is_some(),
             Operator::DoesNotExist => found.next().is_none(),
         }
+    }
+
+    /// Whether it asks for a reserved label that no endpoint may have: all but that of endpoints without labels.
+    pub(super) fn asks_for_no_endpoint(&self) -> bool {
+        let is_asked = matches!(self.operator, Operator::In | Operator::Exists);
+        is_asked && self.key.source() == Some(RESERVED_SOURCE) && self.key.key() != "init"
     }
 
     /// The one value of an equality.

@@ -26,7 +26,8 @@ impl Policy {
             return Ok(None);
         }
         let policy = Some(format!("{:#}", Value::from(rules)));
-        let warnings = enforcement.unnamed_ports().iter().map(ToString::to_string).collect();
+        let unnamed = enforcement.unnamed_ports().into_iter().map(|port| port.to_string());
+        let warnings = policies.iter().flat_map(crate::policy::Policy::warnings).chain(unnamed).collect();
         Ok(Some(Self { policy, revision: enforcement.revision(), warnings }))
     }
 }

@@ -1,7 +1,7 @@
 //! A rule and its sections.
 
-use super::super::rule::DESCRIPTION_MAX;
-use super::super::{Peers, Rule, Section, SectionKind};
+use super::super::rule::{DESCRIPTION_MAX, NO_ENDPOINT};
+use super::super::{Peers, Requirement, Rule, Section, SectionKind};
 use super::node::Node;
 use super::object::Scope;
 use super::reader::{Fields, Object, Reader};
@@ -44,6 +44,9 @@ pub(super) fn read(reader: &mut Reader, node: &Node, scope: &Scope) -> Option<Ru
     let subject = reader.field(object, "endpointSelector", |reader, node| {
         let selector = peers::selector(reader, node)?;
         init = peers::is_init(&selector);
+        if selector.requirements().iter().any(Requirement::asks_for_no_endpoint) {
+            return reader.refuse(node, NO_ENDPOINT);
+        }
         scope.subject(reader, node, selector)
     });
     let sections = SectionKind::ALL.map(|kind| {
