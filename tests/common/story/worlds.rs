@@ -152,6 +152,25 @@ pub(super) fn random_policy(random: &mut Random) -> Vec<Entry> {
     entries
 }
 
+/// Everything may pass but what one identity, or anybody, opens in one direction: what is open by then may be turned.
+fn one_way(random: &mut Random) -> Vec<Entry> {
+    let whole = |direction| Entry {
+        identity: 0,
+        direction,
+        protocol: None,
+        ports: PortPrefix::ALL,
+        deny: false,
+        precedence: PRECEDENCES[0],
+        cookie: 7,
+        proxy_port: 0,
+    };
+    let all = [Direction::Ingress, Direction::Egress].map(whole);
+    let identity = *random.pick(&POD_IDENTITIES);
+    let denied = Entry { identity, deny: true, precedence: u32::MAX, ..*random.pick(&all) };
+    // Of anybody, there is no line but the other direction's.
+    if random.once_in(2) { vec![*random.pick(&all)] } else { vec![all[0], all[1], denied] }
+}
+
 fn random_entry(random: &mut Random) -> Entry {
     let protocol = *random.pick(&[None, Some(6), Some(6), Some(17), Some(1), Some(58), Some(132), Some(47)]);
     let deny = random.once_in(3);
@@ -186,7 +205,8 @@ fn random_ports(random: &mut Random, protocol: Option<u8>) -> PortPrefix {
 
 fn random_change(random: &mut Random, world: &World) -> Change {
     let endpoint = random.below(world.endpoints.len().max(1));
-    match random.below(9) {
+    match random.below(12) {
+        9.. => Change::Policy { id: *random.pick(&SLOTS), entries: one_way(random) },
         0..=2 => Change::Policy { id: *random.pick(&SLOTS), entries: random_policy(random) },
         3 => Change::Identity { endpoint, identity: *random.pick(&POD_IDENTITIES) },
         4 => Change::Audit { endpoint, audit: random.once_in(2) },
