@@ -49,3 +49,16 @@ fn answers_to_what_the_host_translated_bear_its_address() {
         assert_eq!(forwarded(scene, OTHER_DEVICE, Host, &unknown), spoofed);
     });
 }
+
+#[test]
+fn answers_to_what_may_be_no_longer_begin_nothing() {
+    in_both_families(|scene| {
+        let begins = if scene.family == V4 { Passed } else { Dropped(INVALID_SOURCE, Ingress) };
+        assert_eq!(scene.send(Db, Host, &udp(4000, 53)), Passed);
+        assert_eq!(forwarded(scene, OTHER_DEVICE, Host, &udp(53, 4000)), Passed);
+        scene.policy(Db, &[allow(Ingress, ANYBODY, None, 0)]);
+        assert_eq!(scene.send(Db, Host, &udp(4000, 53)), Dropped(NO_POLICY_MATCHED, Egress));
+        assert_eq!(forwarded(scene, OTHER_DEVICE, Host, &udp(53, 4000)), begins);
+        assert_eq!(forwarded(scene, 0, Host, &udp(53, 4000)), Passed, "the host itself may");
+    });
+}

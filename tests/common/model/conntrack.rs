@@ -191,7 +191,18 @@ impl World {
             content if content.opens() => None,
             _ => Some(packet),
         };
-        told.is_some_and(|told| self.connections.get(&Key::of(told).0).is_some_and(Connection::is_live))
+        told.is_some_and(|told| {
+            let (key, sender) = Key::of(told);
+            let connection = self.connections.get(&key).filter(|connection| connection.is_live());
+            let is_message = matches!(packet.content, Content::Icmp { .. });
+            connection.is_some_and(|it| is_message || !self.begins(&key, it, sender))
+        })
+    }
+
+    /// Whether a packet in the midst of a connection is judged for itself: it comes from the other side of what may be no longer.
+    /// In the midst of TCP nobody begins anything.
+    fn begins(&self, key: &Key, connection: &Connection, sender: Side) -> bool {
+        sender != connection.opener && key.protocol != TCP && !self.may_pass(key, connection)
     }
 
     /// Whether a packet may pass, by connections and policy; what there is to remember of it is remembered.
@@ -218,10 +229,7 @@ impl World {
             (content, Some(connection)) if content.opens() && sender != connection.opener => {
                 self.open_against(key, connection, sender, packet, length, events)
             }
-            // In the midst of TCP nobody begins anything.
-            (_, Some(connection))
-                if sender != connection.opener && packet.protocol != TCP && !self.may_pass(&key, &connection) =>
-            {
+            (_, Some(connection)) if self.begins(&key, &connection, sender) => {
                 self.speak_for_itself(key, sender, packet, length, events)
             }
             (_, Some(connection)) => self.go_on(key, connection, sender, packet, length, events),
