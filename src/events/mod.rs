@@ -12,6 +12,7 @@ mod text;
 mod verdict;
 
 pub use decode::{DropEvent, Event, TraceEvent};
+pub(crate) use packet::is_later_ipv6;
 pub use packet::{Layer4, PacketSummary};
 pub use point::TracePoint;
 pub use reader::{EventReader, Losses};

@@ -125,7 +125,10 @@ impl fmt::Display for PacketSummary {
                 write!(f, "{source} -> {destination} icmp {}", icmp_name(*kind, *code, *v6))
             }
             None => match self.protocol {
-                Some(protocol) => write!(f, "{source} -> {destination} protocol {protocol}"),
+                Some(protocol) => {
+                    let later = if self.is_later_fragment { " later fragment" } else { "" };
+                    write!(f, "{source} -> {destination} protocol {protocol}{later}")
+                }
                 None => write!(f, "{source} -> {destination}"),
             },
         }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket};
 
+use crate::events::is_later_ipv6;
 use crate::tables::{Echo, FlowTuple, Protocol};
 
 /// A packet's addresses and connections. What the bytes do not say is left out: the programs judge them, not this.
@@ -46,7 +47,7 @@ impl Parsed {
             Some(LaxNetSlice::Ipv6(ip)) => {
                 let header = ip.header();
                 parsed.addresses = Some((header.source_addr().into(), header.destination_addr().into()));
-                (ip.payload(), ip.payload().fragmented)
+                (ip.payload(), is_later_ipv6(ip))
             }
             _ => return parsed,
         };
@@ -148,6 +149,17 @@ mod tests {
         bytes[14 + 7] = 5;
         let parsed = Parsed::of(&bytes);
         assert_eq!((parsed.tuple, parsed.addresses), (None, Some((A.into(), B.into()))));
+
+        let ipv6 = |place: u16| {
+            let mut bytes =
+                [&[2; 12], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, 44, 9].as_slice(), &[1; 16], &[2; 16]].concat();
+            bytes.extend([17, 0]);
+            bytes.extend(place.to_be_bytes());
+            bytes.extend([0, 0, 0, 1, 0, 7, 0, 53, 0, 8, 0, 0]);
+            Parsed::of(&bytes).tuple
+        };
+        let tuple = FlowTuple::new(Protocol::UDP, ([1; 16], 7).into(), ([2; 16], 53).into());
+        assert_eq!((ipv6(1), ipv6(9)), (Some(tuple.expect("one family")), None));
     }
 
     proptest::proptest! {
