@@ -230,8 +230,11 @@ static __always_inline void note_member(struct __sk_buff *skb, struct admission 
 		report_verdict(skb, a, row);
 }
 
-/* Whether a packet may open a connection where there is one: in the midst of TCP none does, lest one that was ended lives on. */
-static __always_inline bool may_begin(const struct flow *flow)
+/*
+ * Whether a packet may pass for itself where the opener of its connection may no longer: in the midst of TCP none does, lest one that was
+ * ended lives on.
+ */
+static __always_inline bool speaks_for_itself(const struct flow *flow)
 {
 	return flow->kind == FLOW_OPENS || flow->key.proto != IPPROTO_TCP;
 }
@@ -247,7 +250,7 @@ static __noinline int admit_member(struct __sk_buff *skb, struct admission *a, i
 	row = judge_opener(&a->flow.key, opener, opener_port(&a->flow.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
-	if (is_reply && row->reason && may_begin(&a->flow))
+	if (is_reply && row->reason && speaks_for_itself(&a->flow))
 		return 1;
 	admission_parties(a, row, is_reply);
 	a->raised_by = is_reply ? VERDICT_BY_REPLY : 0;
@@ -342,7 +345,10 @@ static __noinline bool note_again(struct __sk_buff *skb, struct admission *a, in
 		is_known = entry->judged == row->generation;
 		bucket->rank[way] = entry_note(entry, a, row, skb);
 	} else {
-		/* Opened from the other side while it is open: the receiver's stack knows what to do with it. */
+		/*
+		 * Opened from the other side while it is open: the receiver's stack knows what to do with it. Or it passes for itself where
+		 * the opener may no longer: that keeps no connection, or its answers were what policy has just ended.
+		 */
 		ct_count(ct_dir(entry, a->flow.direction), skb->len);
 	}
 unlock:
@@ -350,10 +356,10 @@ unlock:
 	return is_known;
 }
 
-/* Whether a packet might begin anew what the other side has opened. A function of its own for the same reason. */
+/* Whether a packet might begin anew what the other side has opened: a SYN does. A function of its own for the same reason. */
 static __noinline bool is_against(const struct admission *a, int place)
 {
-	return may_begin(&a->flow) && ct_opener(place, &a->flow.key, a->now) == !(a->flow.direction & 1);
+	return a->flow.kind == FLOW_OPENS && ct_opener(place, &a->flow.key, a->now) == !(a->flow.direction & 1);
 }
 
 /* The entry of a connection that a packet opens and may open. */

@@ -89,7 +89,7 @@ pub struct Judgement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Relation {
-    /// It opens one, or begins anew the other side's that policy has ended.
+    /// It opens one, where there may be one of the other side's that policy has ended.
     New,
     /// It belongs to one, in the direction in which that was opened.
     Established,
@@ -97,7 +97,7 @@ pub enum Relation {
     Reply,
     /// It is an error about a packet of one.
     Related,
-    /// It belongs to none and opens none.
+    /// It belongs to none, or to one whose opener may no longer have it, and opens none.
     None,
 }
 

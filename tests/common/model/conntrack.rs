@@ -230,7 +230,7 @@ impl World {
                 self.open_against(key, connection, sender, packet, length, events)
             }
             (_, Some(connection)) if self.begins(&key, &connection, sender) => {
-                self.speak_for_itself(key, sender, packet, length, events)
+                self.speak_for_itself(key, connection, sender, packet, length, events)
             }
             (_, Some(connection)) => self.go_on(key, connection, sender, packet, length, events),
         }
@@ -334,10 +334,11 @@ impl World {
         Ok(())
     }
 
-    /// What would be a reply if the opener still might have the connection: it is the sender's own from now on, if that may.
+    /// What would be a reply if the opener still might have the connection. It keeps none: what it is answered would be the opener's.
     fn speak_for_itself(
         &mut self,
         key: Key,
+        mut connection: Connection,
         sender: Side,
         packet: &Tuple,
         length: u64,
@@ -348,8 +349,10 @@ impl World {
             return self.admit_alone(packet, events);
         }
         self.trail.push("reply to what is denied");
-        self.open(key, sender, packet, length, events)?;
-        self.trail.push("turned");
+        self.admit_alone(packet, events)?;
+        self.trail.push("passes for itself");
+        connection.count(sender, length);
+        self.connections.insert(key, connection);
         Ok(())
     }
 

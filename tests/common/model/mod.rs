@@ -107,7 +107,7 @@ pub(crate) const WAYS: [&str; 26] = [
     "denied anew",
     "reply to what is denied",
     "echo reply to what is denied",
-    "turned",
+    "passes for itself",
     "denied",
     "audited",
     "to itself",
