@@ -388,14 +388,8 @@ fn a_node_that_is_not_well_says_so() {
     let socket = node.netns.socket();
     let host = socket.link_by_name("cilium_host").expect("the agent made it");
     socket.link_set_down(host.index).expect("root may");
-    let output = node.podwire(&["status"]);
-    assert_eq!(output.status.code(), Some(1));
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(shown.contains("Failure") && shown.contains("cilium_host: the device is down"), "{shown}");
-    let output = node.podwire(&["status", "--brief"]);
-    assert_eq!(output.status.code(), Some(1));
-    socket.link_set_up(host.index).expect("root may");
-    text(&node.podwire(&["status"]));
+    until("the agent puts it right", || socket.link_by_index(host.index).expect("it is there").is_up.then_some(()));
+    until("the node is well", || node.podwire(&["status"]).status.success().then_some(()));
 
     let (state, aside) = (node.state_dir(), node.folder.path().join("aside"));
     fs::rename(&state, &aside).expect("our own folder");
@@ -414,6 +408,14 @@ fn a_node_that_is_not_well_says_so() {
         other => panic!("{other:?}"),
     }
     fs::rename(aside, state).expect("our own folder");
+
+    socket.link_delete(host.index).expect("root may");
+    let output = node.podwire(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("Failure") && shown.contains("cilium_host: the device is gone"), "{shown}");
+    let output = node.podwire(&["status", "--brief"]);
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::fmt;
 use ipnetwork::IpNetwork;
 use log::warn;
 
-use super::node::{Node, NodeDevice};
-use super::{Datapath, host, routes, sysctls};
+use super::node::{Node, NodeDevice, Paths};
+use super::{Datapath, host, namespace, routes, sysctls};
 use crate::netlink::{RouteSpec, Socket};
 use crate::sysctl::Key;
 use crate::{ErrorKind, Result};
@@ -23,9 +23,11 @@ pub(super) struct Lacking {
 }
 
 impl Lacking {
-    /// Looks at the kernel. Without its devices, a node lacks them, and nothing else can be said.
-    pub(super) fn of(socket: &Socket, node: &Node, wanted: &[RouteSpec]) -> Result<Self> {
-        let mut lacking = Self { sysctls: sysctls::unmet()?, ..Self::default() };
+    /// Looks at the kernel. Without its devices, a node lacks them, and nothing else can be said. The settings are the calling
+    /// thread's namespace's, and looked at only where that is the node's.
+    pub(super) fn of(socket: &Socket, paths: &Paths, node: &Node, wanted: &[RouteSpec]) -> Result<Self> {
+        let sysctls = if namespace::check(paths).is_ok() { sysctls::unmet()? } else { Vec::new() };
+        let mut lacking = Self { sysctls, ..Self::default() };
         for device in [&node.host, &node.net] {
             match socket.link_by_index(device.ifindex) {
                 Ok(link) if link.is_up => {}
@@ -59,7 +61,7 @@ impl Datapath {
     /// Puts back what others took away. The devices come first, since their addresses go when they go down, and routes with them.
     pub(super) fn repair(&self, node: &Node, wanted: &[RouteSpec]) -> Result<()> {
         let socket = self.endpoints.socket();
-        let lacking = Lacking::of(socket, node, wanted)?;
+        let lacking = Lacking::of(socket, &self.paths, node, wanted)?;
         if lacking.is_nothing() {
             return Ok(());
         }

@@ -84,7 +84,7 @@ impl Datapath {
     /// Whether the host has the gateway's addresses, routes to the pods, and forwards.
     fn check_routing(&self, node: &Node) -> Result<Option<String>> {
         let wanted = routes::to_pods(node, &self.ipam);
-        let lacking = Lacking::of(self.endpoints.socket(), node, &wanted)?;
+        let lacking = Lacking::of(self.endpoints.socket(), &self.paths, node, &wanted)?;
         Ok((!lacking.is_nothing()).then(|| lacking.to_string()))
     }
 
