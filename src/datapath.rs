@@ -185,7 +185,7 @@ impl Datapath {
             self.endpoints.collect()?;
         }
         self.endpoints.scrub()?;
-        self.endpoints.reattach();
+        self.endpoints.restore_deprived();
         self.reattach()?;
         let drift = self.endpoints.reach().resync()?;
         // Before, they are those of endpoints that are still to come.

@@ -20,7 +20,9 @@ use std::time::Duration;
 use common::agent::{Node, addresses, id, until};
 use common::netns::TestNetns;
 use podwire::api::{Client, Endpoint, EndpointPolicy, EndpointPolicyEnabled, MonitorFilter, MonitorType};
+use podwire::tables::{PolicyMap, PolicyMaps};
 use podwire::{Error, ErrorKind};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const PORT: u16 = 8080;
@@ -312,6 +314,63 @@ fn audit_and_modes_change_at_run_time() {
     assert_eq!(text(&world.node.podwire(&["config", "get", "PolicyEnforcement"])), "always\n");
     let bad = world.node.podwire(&["config", "PolicyEnforcement=sometimes"]);
     assert!(String::from_utf8_lossy(&bad.stderr).contains("default, always or never"), "{bad:?}");
+}
+
+#[test]
+fn a_policy_that_does_not_fit_after_a_restart_is_told_wherever_one_looks() {
+    let world = World::new();
+    let many: Vec<_> = (0..300).map(|n| format!("10.{}.{}.0/24", n / 200, n % 200)).collect();
+    text(&world.import(&WEB.replace("203.0.113.0/24", &many.join(", "))));
+    let World { _agent: agent, node, web, .. } = &world;
+    let web = id(web).to_string();
+    text(&node.podwire(&["endpoint", "regenerate", &web]));
+    agent.signal(Signal::TERM);
+    until("the agent has ended", || node.podwire(&["status", "--brief"]).status.code().filter(|code| *code != 0));
+
+    let _smaller = node.start_with(&["--bpf-policy-map-max", "256"]);
+    assert!(world.hears(1, PORT) && !world.hears(2, PORT), "what was in force stays");
+    let refused = |args: &[&str]| {
+        let output = node.podwire(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        assert!(told.contains("256 are allowed"), "{args:?}: {told}");
+        told
+    };
+    assert!(refused(&["status"]).contains("failing at 1"));
+    assert!(refused(&["endpoint", "health", &web]).contains("stays in force"));
+    assert!(refused(&["endpoint", "regenerate", &web]).contains("all but its policy"));
+    let metrics = text(&node.podwire(&["metrics", "list"]));
+    let failing = metrics.lines().find(|line| line.starts_with("podwire_policy_endpoints_failing "));
+    assert!(failing.is_some_and(|line| line.trim_end().ends_with(" 1") || line.contains("1.0")), "{metrics}");
+
+    text(&world.import(WEB));
+    assert!(world.hears(1, PORT) && !world.hears(2, PORT));
+    text(&node.podwire(&["endpoint", "regenerate", &web]));
+    text(&node.podwire(&["status"]));
+}
+
+#[test]
+fn a_policy_that_somebody_else_takes_out_of_force_comes_back() {
+    let world = World::new();
+    text(&world.import(WEB));
+    let (endpoint, web) = (id(&world.web), id(&world.web).to_string());
+    let policies = PolicyMaps::open_pinned(world.node.root.maps()).expect("pinned");
+    let policy = || policies.policy_id(endpoint).expect("readable");
+    assert!(policies.remove(endpoint).expect("it was in force"));
+    until("maintenance puts it back", policy);
+    assert!(world.hears(1, PORT) && !world.hears(2, PORT));
+
+    let map = PolicyMap::from_id(policy().expect("in force"), endpoint).expect("a policy");
+    for (matched, _) in map.entries().expect("readable") {
+        map.delete(&matched).expect("it was there");
+    }
+    let health = world.node.podwire(&["endpoint", "health", &web]);
+    assert_eq!(health.status.code(), Some(1), "{health:?}");
+    assert!(String::from_utf8_lossy(&health.stdout).contains("was changed"), "{health:?}");
+    text(&world.node.podwire(&["endpoint", "regenerate", &web]));
+    assert!(world.hears(1, PORT) && !world.hears(2, PORT));
+    text(&world.node.podwire(&["endpoint", "health", &web]));
 }
 
 #[test]

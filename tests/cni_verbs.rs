@@ -306,7 +306,7 @@ fn a_second_way_out_of_a_container_is_refused_by_name() {
     let result = host.add("abc", &pod, &conf);
     let second = Call { ifname: "net1", ..call("ADD", "abc", pod.path()) };
     let error = host.refused(&second, &conf, 106);
-    for named in ["net1", "beside eth0", "0.0.0.0/0", "::/0", "10.8.0.254/32", "DEL eth0 first"] {
+    for named in ["net1", "of eth0", "0.0.0.0/0", "::/0", "10.8.0.254/32", "DEL"] {
         assert!(error.to_string().contains(named), "{named}: {error}");
     }
     assert!(pod.socket().link_by_name("net1").is_err(), "taken back");

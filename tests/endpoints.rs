@@ -82,6 +82,14 @@ fn a_failed_creation_leaves_nothing() {
     let (devices_with_one, leases_with_one) = (node.devices(), datapath.ipam().leases());
     let error = node.try_create(&datapath, "default/c", pod.path()).expect_err("eth0 is taken");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert_eq!((node.devices(), datapath.ipam().leases()), (devices_with_one.clone(), leases_with_one.clone()));
+    // So is the way out of it.
+    let second = EndpointSpec::new("default/d").netns(pod.path()).interface("net1");
+    let error = node.netns.run(|| datapath.endpoints().create(second)).expect_err("eth0 has the default routes");
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    for named in ["0.0.0.0/0", "::/0", "of eth0", "net1"] {
+        assert!(error.to_string().contains(named), "{named}: {error}");
+    }
     assert_eq!((node.devices(), datapath.ipam().leases()), (devices_with_one, leases_with_one));
     assert_eq!(datapath.endpoints().len(), 1);
     drop(pod);
@@ -200,6 +208,9 @@ fn what_others_change_is_repaired() {
     assert_eq!(node.netns.run(|| datapath.endpoints().check(server.id())).expect("checked").len(), 1);
     let again = node.netns.run(|| datapath.endpoints().regenerate(server.id())).expect("regenerated");
     assert_eq!(again.state, EndpointState::Ready);
+    assert!(rows.delete(server.record.ifindex).expect("deleted"));
+    node.netns.run(|| datapath.maintain()).expect("repaired");
+    assert_eq!(node.netns.run(|| datapath.endpoints().check(server.id())).expect("checked"), Vec::<String>::new());
     assert!(arrives(&b, &a, datapath.endpoints().list()[0].ipv4().expect("IPv4").into()));
 }
 

@@ -140,6 +140,38 @@ fn what_is_in_force_is_not_written_again() {
 }
 
 #[test]
+fn what_somebody_else_did_to_a_policy_is_found_and_undone() {
+    let node = Node::new();
+    let writer = node.writer();
+    let policies = [(id(7), rows(3, 1)), (id(8), rows(5, 2)), (id(9), rows(0, 0))];
+    writer.replace(policies.clone()).expect("fits");
+    let faults = || policies.each_ref().map(|(endpoint, _)| writer.fault(*endpoint).expect("readable"));
+    assert_eq!((faults(), writer.repair_missing().expect("nothing to do")), (Default::default(), vec![]));
+    assert!(!writer.repair(id(7)).expect("nothing to do") && !writer.repair(id(10)).expect("it has none"));
+
+    let before = policies.each_ref().map(|(endpoint, _)| node.ids(*endpoint));
+    assert!(node.outer().remove(id(7)).expect("it was there") && node.outer().remove(id(9)).expect("it was there"));
+    let edited = PolicyMap::from_id(before[1].0.expect("in force"), id(8)).expect("a policy");
+    let (matched, _) = rows(1, 2).as_slice()[0];
+    assert!(edited.delete(&matched).expect("it was there"));
+    let [seven, eight, nine] = faults().map(|fault| fault.unwrap_or_default());
+    assert_eq!((seven.as_str(), &seven), ("its policy is not in force", &nine));
+    assert!(eight.contains("was changed"), "{eight}");
+
+    let generation = node.switches.generation().expect("readable");
+    assert_eq!(writer.repair_missing().expect("written again"), [id(7), id(9)]);
+    assert_eq!(node.switches.generation().expect("readable"), generation + 1);
+    assert_eq!(writer.fault(id(8)).expect("readable"), Some(eight), "what is in a map is looked at on demand");
+    assert!(writer.repair(id(8)).expect("written again"));
+    assert_eq!(faults(), <[Option<String>; 3]>::default());
+    for ((endpoint, expected), before) in policies.iter().zip(before) {
+        let (slot, pin) = node.ids(*endpoint);
+        assert!(slot == pin && slot != before.0, "{slot:?} in force, {pin:?} pinned, {before:?} before");
+        assert_eq!(in_force(&node.root.maps(), *endpoint), *expected);
+    }
+}
+
+#[test]
 fn what_can_t_be_had_changes_nothing() {
     let node = Node::new();
     let writer = node.writer().with_limit(10);

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipnetwork::IpNetwork;
-
 use super::agent::{Agent, Allocation, NewEndpoint, NodeSettings};
 use super::attachment::Attachment;
 use super::conf::{NetConf, invalid};
@@ -284,30 +282,18 @@ fn configure(place: Place, netns: &NetNs, network: &PodNetwork<'_>) -> Result<Se
         Place::Shared => network.configure(netns),
         Place::Own => netns.enter().and_then(|()| network.configure_here()),
     };
-    configured.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => route_taken(netns, &network, &error).unwrap_or_else(|| vanished(netns, error)),
+    configured.map_err(|error| match error {
+        crate::Error::AlreadyExists { .. } => route_taken(network.ifname, &error),
         _ => vanished(netns, error),
     })
 }
 
-/// Says whose the routes are that the interface needs: a namespace has one way out. `None` where they are nobody's.
-fn route_taken(netns: &NetNs, network: &PodNetwork<'_>, error: &crate::Error) -> Option<CniError> {
-    let gateways = [network.ipv4.map(|(_, gateway)| gateway.into()), network.ipv6.map(|(_, gateway)| gateway.into())];
-    let wanted =
-        gateways.into_iter().flatten().flat_map(|gateway| [everything(gateway).ok(), Some(host_network(gateway))]);
-    let wanted: Vec<IpNetwork> = wanted.flatten().collect();
-    let socket = Socket::open_in(netns).ok()?;
-    let mut taken = socket.routes().ok()?;
-    taken.retain(|route| wanted.contains(&route.destination) && route.device != Some(network.ifindex));
-    let holder = taken.iter().find_map(|route| route.device)?;
-    let names: Vec<_> = taken.iter().map(|route| route.destination.to_string()).collect();
-    let (own, other) = (network.ifname, socket.link_by_index(holder).ok()?.name);
-    let message = format!("{own} can't be attached beside {other}, which has the routes to {}", names.join(", "));
+fn route_taken(ifname: &str, error: &crate::Error) -> CniError {
     let details = format!(
-        "a container has one interface with default routes, so one of this plugin: make {own} with a plugin that sets none, \
-         or DEL {other} first ({error})"
+        "a container has one interface of this plugin: make {ifname} with a plugin that sets no default routes, or DEL \
+         the other one first"
     );
-    Some(CniError::new(ErrorCode::RouteTaken, message).with_details(details))
+    CniError::new(ErrorCode::RouteTaken, error.to_string()).with_details(details)
 }
 
 /// A step that failed inside a namespace: was the container removed meanwhile?

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use log::info;
+use log::{info, warn};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::reach::Reach;
@@ -78,10 +78,14 @@ impl EndpointManager {
         Ok(endpoint)
     }
 
-    /// Writes everything of an endpoint anew: its row, its addresses, its attachments.
+    /// Writes everything of an endpoint anew: its row, its addresses, its attachments; its policy, if what is in force is not
+    /// as it was written.
     pub fn regenerate(&self, id: EndpointId) -> Result<Endpoint> {
         let entry = self.entry(id)?;
         let _work = self.begin(&entry)?;
+        if self.wiring.enforcement.writer().repair(id)? {
+            warn!("endpoint {id}: somebody else had changed its policy; it is as it was");
+        }
         regeneration::regenerate(self, &entry, "regeneration on request")?;
         Ok(entry.snapshot())
     }
@@ -227,9 +231,9 @@ impl EndpointManager {
         entries.iter().filter(|entry| regeneration::is_detached(self, entry)).map(|entry| entry.record().id).collect()
     }
 
-    /// Attaches the programs of these endpoints again.
-    pub(crate) fn reattach(&self) {
-        regeneration::reattach(self);
+    /// Writes the endpoints anew whose programs or rows somebody took away.
+    pub(crate) fn restore_deprived(&self) {
+        regeneration::restore_deprived(self);
     }
 
     /// Whether a device is an endpoint's.

@@ -17,6 +17,7 @@ mod regeneration;
 mod removal;
 mod restoration;
 mod scrub;
+mod settling;
 mod spec;
 mod state;
 mod stock;

@@ -37,24 +37,41 @@ fn write(manager: &EndpointManager, record: &EndpointRecord, timings: &mut Timin
 /// Whether an endpoint that is settled lacks its programs though its device is there.
 pub(super) fn is_detached(manager: &EndpointManager, entry: &Entry) -> bool {
     let record = entry.record();
-    matches!(entry.state(), EndpointState::Ready | EndpointState::NotReady)
-        && matches!(manager.wiring.is_attached(&record), Ok(false))
-        && manager.wiring.socket.link_by_index(record.ifindex).is_ok_and(|link| link.name == record.device)
+    is_settled(entry) && matches!(manager.wiring.is_attached(&record), Ok(false)) && has_device(manager, &record)
 }
 
-/// Regenerates every endpoint that lacks its programs.
-pub(super) fn reattach(manager: &EndpointManager) {
+/// What somebody has taken from an endpoint that is settled, in words: its programs, or the row by which they know it.
+fn deprived(manager: &EndpointManager, entry: &Entry) -> Option<&'static str> {
+    if is_detached(manager, entry) {
+        return Some("its programs had been taken off");
+    }
+    let record = entry.record();
+    let lacks_row = is_settled(entry)
+        && manager.wiring.rows.lookup(record.ifindex).is_ok_and(|found| found != Some(row(&record)))
+        && has_device(manager, &record);
+    lacks_row.then_some("its row in podwire_endpoints had been changed")
+}
+
+fn is_settled(entry: &Entry) -> bool {
+    matches!(entry.state(), EndpointState::Ready | EndpointState::NotReady)
+}
+
+/// Whether its device is there; another one may have its number by now.
+fn has_device(manager: &EndpointManager, record: &EndpointRecord) -> bool {
+    manager.wiring.socket.link_by_index(record.ifindex).is_ok_and(|link| link.name == record.device)
+}
+
+/// Regenerates every endpoint from which somebody has taken what lets its packets pass.
+pub(super) fn restore_deprived(manager: &EndpointManager) {
     let entries = manager.table.lock().entries();
-    for entry in entries.iter().filter(|entry| is_detached(manager, entry)) {
+    for entry in entries.iter().filter(|entry| deprived(manager, entry).is_some()) {
         let Ok(_work) = manager.begin(entry) else { continue };
         // Somebody may have worked on it meanwhile.
-        if !is_detached(manager, entry) {
-            continue;
-        }
+        let Some(what) = deprived(manager, entry) else { continue };
         let record = entry.record();
-        match regenerate(manager, entry, "its programs had been taken off") {
-            Ok(()) => warn!("endpoint {}: its programs had been taken off {}; they are back", record.id, record.device),
-            Err(error) => warn!("endpoint {}: its programs were taken off {}: {error}", record.id, record.device),
+        match regenerate(manager, entry, what) {
+            Ok(()) => warn!("endpoint {} ({}): {what}; it is as it was", record.id, record.device),
+            Err(error) => warn!("endpoint {} ({}): {what}: {error}", record.id, record.device),
         }
     }
 }

@@ -20,24 +20,18 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use crate::netlink::{
-    self, AddressSpec, DeviceSpec, LinkChange, NeighbourSpec, Request, RouteKind, RouteSpec, Scope, Socket,
-};
+pub use super::settling::Settling;
+use super::settling::wait_until_running;
+use crate::netlink::{self, AddressSpec, DeviceSpec, LinkChange, NeighbourSpec, Request, RouteSpec, Scope, Socket};
 use crate::netns::NetNs;
-use crate::{Error, IfIndex, MacAddr, Result};
+use crate::{Error, ErrorKind, IfIndex, MacAddr, Result};
 
 /// The index that the loopback device has in every namespace (`LOOPBACK_IFINDEX` of linux/netdevice.h).
 const LOOPBACK: u32 = 1;
-/// Pauses between looks at what the kernel does by itself, a moment after it was asked: the first, and the longest. They
-/// grow, since where many wait at the same time their looking would keep the kernel from it.
-const SETTLE_POLL: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
-/// How long that may take: it needs a lock that many others may want.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest aggregated packets, in bytes; zero leaves the kernel's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -323,7 +317,8 @@ impl<'a> PodNetwork<'a> {
     ///
     /// # Errors
     ///
-    /// The kernel's, of the first step that failed; what was configured stays until the device is deleted.
+    /// The kernel's, of the first step that failed; `AlreadyExists` names the device that has the routes which this one
+    /// needs. What was configured stays until the device is deleted.
     pub fn configure(&self, netns: &NetNs) -> Result<Settling> {
         netns.run(|| self.configure_here())?
     }
@@ -341,15 +336,34 @@ impl<'a> PodNetwork<'a> {
         }
         let mut outcomes = socket.outcomes(&requests)?;
         let of_ipv6: Result<()> = outcomes.drain(before_ipv6..).collect();
-        outcomes.into_iter().collect::<Result<()>>()?;
-        match of_ipv6 {
+        let configured = outcomes.into_iter().collect::<Result<()>>().and_then(|()| match of_ipv6 {
             Err(error) if error.errno() == Some(libc::EACCES) => {
                 enable_ipv6(self.ifname)?;
-                socket.execute_all(requests.get(before_ipv6..).unwrap_or_default())?;
+                socket.execute_all(requests.get(before_ipv6..).unwrap_or_default())
             }
-            outcome => outcome?,
-        }
-        Ok(Settling { socket, device: self.ifindex, address: self.ipv6.map(|(address, _)| address) })
+            outcome => outcome,
+        });
+        configured.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => self.taken_routes(&socket).unwrap_or(error),
+            _ => error,
+        })?;
+        Ok(Settling::new(socket, self.ifindex, self.ipv6.map(|(address, _)| address)))
+    }
+
+    /// Says whose the routes are that the device needs: a namespace has one way out. `None` where they are nobody's.
+    fn taken_routes(&self, socket: &Socket) -> Option<Error> {
+        let gateways = [self.ipv4.map(|(_, gateway)| gateway.into()), self.ipv6.map(|(_, gateway)| gateway.into())];
+        let wanted =
+            gateways.into_iter().flatten().flat_map(|gateway| [everything(gateway).ok(), Some(host_network(gateway))]);
+        let wanted: Vec<IpNetwork> = wanted.flatten().collect();
+        let mut taken = socket.routes().ok()?;
+        taken.retain(|route| wanted.contains(&route.destination) && route.device != Some(self.ifindex));
+        let holder = taken.iter().find_map(|route| route.device)?;
+        let names: Vec<_> = taken.iter().map(|route| route.destination.to_string()).collect();
+        let (own, other) = (self.ifname, socket.link_by_index(holder).ok()?.name);
+        let detail =
+            format!("of {other}, beside which {own} can't be: one device of a namespace has the default routes");
+        Some(Error::AlreadyExists { what: "route to", name: names.join(", "), detail })
     }
 
     fn device_requests(&self) -> Result<Vec<Request>> {
@@ -381,46 +395,6 @@ impl<'a> PodNetwork<'a> {
     }
 }
 
-/// What the kernel does by itself after a device was configured, and after its other end came up.
-#[derive(Debug)]
-#[must_use = "packets that come before it is done are lost"]
-pub struct Settling {
-    /// Of the pod's namespace.
-    socket: Socket,
-    device: IfIndex,
-    address: Option<Ipv6Addr>,
-}
-
-impl Settling {
-    /// Waits until the pod can send, and be reached by all its addresses. To be called when both ends are up.
-    ///
-    /// # Errors
-    ///
-    /// [`Busy`](crate::ErrorKind::Busy) after ten seconds, and [`NotFound`](crate::ErrorKind::NotFound) when the device is gone.
-    pub fn wait(&self) -> Result<()> {
-        self.address.map_or(Ok(()), |address| wait_until_local(&self.socket, address))?;
-        wait_until_running(&self.socket, self.device, SETTLE_TIMEOUT)
-    }
-}
-
-/// Whether a device is up is known at once; that its other end is, the kernel notes on a work queue, for each end by itself. Until
-/// then it throws away what the device is to send.
-fn wait_until_running(socket: &Socket, device: IfIndex, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    let mut pause = Pause::default();
-    loop {
-        let link = socket.link_by_index(device)?;
-        if link.is_running {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let detail = format!("no carrier within {} ms: is the other end up?", patience.as_millis());
-            return Err(Error::Busy { object: link.name, detail });
-        }
-        pause.sleep();
-    }
-}
-
 /// The prefix that holds one address.
 pub(crate) fn host_network(address: IpAddr) -> IpNetwork {
     address.into()
@@ -433,40 +407,6 @@ pub(crate) fn everything(family: IpAddr) -> Result<IpNetwork> {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     IpNetwork::new(unspecified, 0).map_err(|error| Error::invalid("prefix", "0", error.to_string()))
-}
-
-/// The kernel makes an IPv6 address's local route on a work queue, after the address was acknowledged. A packet that comes
-/// earlier is dropped.
-fn wait_until_local(socket: &Socket, address: Ipv6Addr) -> Result<()> {
-    let deadline = Instant::now() + SETTLE_TIMEOUT;
-    let mut pause = Pause::default();
-    loop {
-        match socket.route_to(address.into()) {
-            Ok(route) if route.kind == RouteKind::Local => return Ok(()),
-            Err(error) if error.errno() != Some(libc::ENETUNREACH) => return Err(error),
-            _ if Instant::now() < deadline => pause.sleep(),
-            _ => {
-                let detail = format!("has no local route after {} ms", SETTLE_TIMEOUT.as_millis());
-                return Err(Error::Busy { object: address.to_string(), detail });
-            }
-        }
-    }
-}
-
-/// Pauses of growing length.
-struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(SETTLE_POLL.0)
-    }
-}
-
-impl Pause {
-    fn sleep(&mut self) {
-        thread::sleep(self.0);
-        self.0 = (self.0 * 2).min(SETTLE_POLL.1);
-    }
 }
 
 fn random_mac() -> Result<MacAddr> {

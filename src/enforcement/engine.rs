@@ -131,13 +131,17 @@ impl Enforcement {
         failed
     }
 
-    /// What is to be done from time to time: forgets identities that nobody has used for long enough, tries again what failed.
+    /// What is to be done from time to time: forgets identities that nobody has used for long enough, tries again what failed,
+    /// puts policies into force again that somebody else has taken out of it.
     pub fn maintain(&self) -> Result<()> {
         for identity in self.identities.expire()? {
             info!("identity {identity} was not used any more and is gone");
         }
         if self.ipcache.reconcile().changed() {
             self.advance()?;
+        }
+        for endpoint in self.writer.repair_missing()? {
+            warn!("endpoint {endpoint}: somebody else had taken its policy out of force; it is back");
         }
         self.follow_identities()
     }

@@ -18,6 +18,7 @@ mod swap;
 mod timings;
 mod trial;
 mod unnamed;
+mod upkeep;
 mod view;
 mod writer;
 

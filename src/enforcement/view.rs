@@ -117,8 +117,7 @@ impl Enforcement {
         Ok(match error {
             None => Some("it has no policy".to_owned()),
             Some(Some(error)) => Some(error),
-            Some(None) if !self.writer.is_in_force(endpoint)? => Some("its policy is not in force".to_owned()),
-            Some(None) => None,
+            Some(None) => self.writer.fault(endpoint)?,
         })
     }
 

@@ -212,7 +212,7 @@ impl PolicyWriter {
     }
 
     /// Makes a map for each policy and puts them into the slots.
-    fn replace_slots(
+    pub(super) fn replace_slots(
         &self,
         in_force: &mut InForce,
         changed: Vec<(EndpointId, PolicyRows)>,
@@ -362,7 +362,7 @@ impl PolicyWriter {
         timings.entries += swapped.entries as u64;
     }
 
-    fn nothing(&self) -> Swap {
+    pub(super) fn nothing(&self) -> Swap {
         Swap { swapped: Swapped::default(), completion: None, timings: self.timings.clone() }
     }
 }

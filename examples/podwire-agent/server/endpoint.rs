@@ -12,7 +12,7 @@ use podwire::api::{
     EndpointConfigurationStatus, EndpointHealth, EndpointKey, EndpointState, EndpointStatusChange, LabelConfiguration,
 };
 use podwire::endpoint::{self, EndpointRef, NamedPort};
-use podwire::{Error, ErrorKind, Label, Labels};
+use podwire::{EndpointId, Error, ErrorKind, Label, Labels};
 use serde::Deserialize;
 
 use super::Node;
@@ -85,7 +85,7 @@ pub(super) async fn patch(State(agent): Node, name: Named, Sent(wanted): Sent<En
         let result = match (labels.is_empty(), named) {
             (_, Some(Err(error))) => Err(error),
             (true, Some(named)) => named,
-            (true, None) => endpoints.regenerate(endpoint.id()),
+            (true, None) => return regenerate(&agent, endpoint.id()),
             (false, _) => endpoints.change_labels(endpoint.id(), &labels.iter().cloned().collect::<Vec<_>>(), &[]),
         };
         regenerated(&agent, result)
@@ -218,6 +218,15 @@ fn check_state(wanted: &EndpointChangeRequest) -> Reply<()> {
             let message = format!("state in body should be one of [{}]", EndpointState::TEXTS.join(" "));
             Err(Refusal::coded(422, NOT_ONE_OF, message))
         }
+    }
+}
+
+/// Refused where the endpoint's policy is not in force, which writing everything else anew does not mend.
+fn regenerate(agent: &Arc<Agent>, id: EndpointId) -> Reply<()> {
+    regenerated(agent, agent.datapath.endpoints().regenerate(id))?;
+    match agent.datapath.policy().problem(id)? {
+        None => Ok(()),
+        Some(problem) => Err(Refusal::plain(500, format!("all but its policy is written anew: {problem}"))),
     }
 }
 
