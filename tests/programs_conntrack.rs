@@ -189,6 +189,27 @@ fn a_new_syn_after_the_end_begins_a_new_connection_from_either_side() {
     });
 }
 
+/// The other side's end was seen, the opener's never: it is gone, and comes again by the same port.
+#[test]
+fn a_new_syn_of_an_opener_that_was_left_alone_begins_a_new_connection() {
+    in_both_families(|scene| {
+        let left_alone = [(Web, SYN), (Db, SYN | ACK), (Web, ACK), (Db, FIN | ACK)];
+        for (from, flags) in left_alone {
+            let (to, said) = if from == Web { (Db, to_db(flags)) } else { (Web, from_db(flags)) };
+            assert_eq!(scene.send(from, to, &said), Passed);
+        }
+        assert_eq!(scene.send(Db, Web, &from_db(SYN)), Passed, "the other side's begins none");
+        let before = entry(scene);
+        assert_eq!((before.state, before.opener), (CLOSING, 0));
+        assert_eq!(scene.send(Web, Db, &to_db(SYN)), Passed);
+        let after = entry(scene);
+        assert_eq!((after.state, after.dir[0].tcp_flags, after.dir[1].tcp_flags), (NEW, SYN, 0));
+        assert_eq!(scene.send(Db, Web, &from_db(SYN | ACK)), Passed);
+        assert_eq!(scene.send(Web, Db, &to_db(FIN | ACK)), Passed);
+        assert_eq!(entry(scene).state, CLOSING, "its own end alone ends it half");
+    });
+}
+
 #[test]
 fn a_syn_from_the_other_side_is_judged_as_an_opening() {
     in_both_families(|scene| {
@@ -310,6 +331,9 @@ fn errors_pass_with_the_connection_that_they_are_about() {
                 for from in [Db, Outside, Host] {
                     assert_eq!(scene.send(from, Web, &about), Passed, "{kind} about {said:?} from {from:?}");
                 }
+                // A pod is no router: who may not speak to Web may not do it by an error about what another received.
+                let strange = scene.send(Cache, Web, &about);
+                assert_eq!(strange, Dropped(NO_POLICY_MATCHED, Ingress), "{kind} about {said:?}");
             }
         }
         // What carries an answer that could not be delivered goes the other way.

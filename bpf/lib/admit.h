@@ -337,7 +337,9 @@ static __noinline bool note_again(struct __sk_buff *skb, struct admission *a, in
 		goto unlock;
 	}
 	is_own = a->flow.direction == (entry->opener & 1);
-	if (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED || (turns && !is_own)) {
+	if (!ct_is_live(entry, a->now) || entry->state == CT_CLOSED || (turns && !is_own) ||
+	    /* Who opens a connection that is about to end has forgotten it. */
+	    (is_own && entry->state == CT_CLOSING && a->flow.kind == FLOW_OPENS)) {
 		entry_unsettle(entry);
 		bucket->rank[way] = entry_open(entry, a, row, skb);
 	} else if (is_own) {
@@ -431,7 +433,19 @@ static __noinline int admission_resolve(struct admission *a, const struct podwir
 	return 0;
 }
 
-/* An error about a packet of a connection: 0 or a drop; 1 where there is no such connection. */
+/*
+ * Whether an error comes from where the packet was to go that it is about. Routers say that of other people's packets, but no pod is one:
+ * by an error about somebody else's connection it would reach whom its policy denies it.
+ */
+static __always_inline bool is_from_receiver(const struct flow *error, const struct flow *inner)
+{
+	const __u64 *from = (const __u64 *)(error->direction == CT_FROM_LO ? error->key.lo_addr : error->key.hi_addr);
+	const __u64 *to = (const __u64 *)(inner->direction == CT_FROM_LO ? inner->key.hi_addr : inner->key.lo_addr);
+
+	return from[0] == to[0] && from[1] == to[1];
+}
+
+/* An error about a packet of a connection: 0 or a drop; 1 where there is no such connection, or it is none of the sender's. */
 static __noinline int admit_related(struct __sk_buff *skb, struct admission *a, const struct podwire_runtime *switches)
 {
 	const struct podwire_verdict *row;
@@ -447,8 +461,10 @@ static __noinline int admit_related(struct __sk_buff *skb, struct admission *a, 
 	row = judge_opener(&inner.key, opener, opener_port(&inner.key, opener), a->generation, switches);
 	if (!row)
 		return DROP(REASON_ENDPOINT_NOT_READY);
-	a->raised_by = VERDICT_BY_ERROR | ((inner.direction & 1) != opener ? VERDICT_BY_REPLY : 0);
 	admission_resolve(a, switches);
+	if (a->src_id && !is_from_receiver(&a->flow, &inner))
+		return 1;
+	a->raised_by = VERDICT_BY_ERROR | ((inner.direction & 1) != opener ? VERDICT_BY_REPLY : 0);
 	verdict = check_verdict(skb, a, row, a->target.is_here);
 	if (verdict)
 		return verdict;

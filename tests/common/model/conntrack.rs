@@ -187,7 +187,7 @@ impl World {
     /// Whether a packet is one of a connection that is there, or an error about one, and no beginning.
     pub(super) fn belongs(&self, packet: &Tuple) -> bool {
         let told = match &packet.content {
-            Content::Icmp { about, .. } => about.as_deref().filter(|about| about.source == packet.destination),
+            Content::Icmp { about, .. } => about.as_deref().filter(|about| self.may_tell(packet, about)),
             content if content.opens() => None,
             _ => Some(packet),
         };
@@ -197,6 +197,13 @@ impl World {
             let is_message = matches!(packet.content, Content::Icmp { .. });
             connection.is_some_and(|it| is_message || !self.begins(&key, it, sender))
         })
+    }
+
+    /// Whether an error goes to the one whose packet caused it, and comes from who may say so: anybody on the way, and of the pods
+    /// the one for whom the packet was.
+    fn may_tell(&self, error: &Tuple, about: &Tuple) -> bool {
+        let is_routers = self.endpoint_of(error.source).is_none();
+        about.source == error.destination && (is_routers || about.destination == error.source)
     }
 
     /// Whether a packet in the midst of a connection is judged for itself: it comes from the other side of what may be no longer.
@@ -243,8 +250,7 @@ impl World {
         about: Option<&Tuple>,
         events: &mut Vec<VerdictEvent>,
     ) -> Result<(), Drop> {
-        // An error goes to the one whose packet caused it.
-        let Some(about) = about.filter(|about| about.source == packet.destination) else {
+        let Some(about) = about.filter(|about| self.may_tell(packet, about)) else {
             self.trail.push("message judged alone");
             return self.admit_alone(packet, events);
         };
@@ -372,8 +378,9 @@ impl World {
             self.trail.push("denied anew");
         }
         self.check(packet, &judgement, events)?;
-        if packet.content.opens() && connection.state == State::Closed {
-            self.trail.push("opened in place of a closed one");
+        if packet.content.opens() && connection.state >= State::Closing {
+            let closed = connection.state == State::Closed;
+            self.trail.push(if closed { "opened in place of a closed one" } else { "opened in place of a closing one" });
             return self.open(key, sender, packet, length, events);
         }
         self.trail.push(if sender == connection.opener { "goes on" } else { "answered" });

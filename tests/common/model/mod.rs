@@ -93,10 +93,11 @@ pub(crate) struct World {
 }
 
 /// Every way through connection tracking and policy.
-pub(crate) const WAYS: [&str; 26] = [
+pub(crate) const WAYS: [&str; 27] = [
     "opened",
     "opened in place of a dead one",
     "opened in place of a closed one",
+    "opened in place of a closing one",
     "opened from the other side in place of a closed one",
     "opened from the other side in place of a denied one",
     "opened from both sides",

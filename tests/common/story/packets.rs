@@ -226,9 +226,12 @@ fn error_about(random: &mut Random, talk: &Talk) -> Datagram {
     }
     let mut message = vec![kind, 0, 0xab, 0xcd, 0, 0, 5, 0];
     message.extend(inner);
-    // From the far end, or from a router on the way.
-    let pool: [IpAddr; 3] =
-        if ipv4 { [about.to, POOL4[4].into(), POOL4[7].into()] } else { [about.to, POOL6[4].into(), POOL6[7].into()] };
+    // From the far end, from a router on the way, or from a pod that has nothing to do with it.
+    let pool: [IpAddr; 4] = if ipv4 {
+        [about.to, POOL4[4].into(), POOL4[7].into(), POOL4[random.below(3)].into()]
+    } else {
+        [about.to, POOL6[4].into(), POOL6[7].into(), POOL6[random.below(3)].into()]
+    };
     let from = *random.pick(&pool);
     let what = format!("{from} → {} ICMP error {kind} about {} → {} {inner_what}{how}", about.from, source, about.to);
     let protocol = if ipv4 { ICMP } else { ICMPV6 };
