@@ -380,7 +380,11 @@ impl World {
         self.check(packet, &judgement, events)?;
         if packet.content.opens() && connection.state >= State::Closing {
             let closed = connection.state == State::Closed;
-            self.trail.push(if closed { "opened in place of a closed one" } else { "opened in place of a closing one" });
+            self.trail.push(if closed {
+                "opened in place of a closed one"
+            } else {
+                "opened in place of a closing one"
+            });
             return self.open(key, sender, packet, length, events);
         }
         self.trail.push(if sender == connection.opener { "goes on" } else { "answered" });
