@@ -463,6 +463,31 @@ fn garbage_of_this_network_is_collected_and_nothing_else() {
 }
 
 #[test]
+fn an_endpoint_whose_device_bears_no_mark_is_not_garbage_while_the_device_is_there() {
+    let host = Host::new();
+    let pods: Vec<TestNetns> = (0..2).map(|_| TestNetns::new()).collect();
+    let mut conf = host.conf("1.1.0");
+    ["renamed", "unnamed"].iter().zip(&pods).for_each(|(container, pod)| _ = host.add(container, pod, &conf));
+    let socket = host.netns.socket();
+    for name in host.devices() {
+        let change = LinkChange { alias: Some("an operator's"), ..LinkChange::default() };
+        socket.link_set(socket.link_by_name(&name).expect("there").index, &change).expect("changed");
+    }
+    // Its agent does not say which device it has.
+    let unnamed = Attachment::new("unnamed", "eth0").expect("valid");
+    host.agent.state().endpoints.get_mut(&unnamed).expect("known").host_ifname.clear();
+    conf["cni.dev/valid-attachments"] = json!([]);
+    host.call(&call("GC", "", Path::new("")), &conf).expect("there is nothing to do");
+    assert_eq!(host.agent.state().endpoints.len(), 2);
+
+    for name in host.devices() {
+        socket.link_delete(socket.link_by_name(&name).expect("there").index).expect("deleted");
+    }
+    host.call(&call("GC", "", Path::new("")), &conf).expect("freed");
+    assert_eq!(host.agent.state().endpoints.keys().collect::<Vec<_>>(), [&unnamed]);
+}
+
+#[test]
 fn a_plugin_later_in_the_list_is_no_place_for_this_one() {
     let (host, pod) = (Host::new(), TestNetns::new());
     let conf = with_result(host.conf("1.0.0"), &json!({ "cniVersion": "1.0.0", "interfaces": [] }));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::agent::Agent;
+use super::agent::{Agent, AttachedEndpoint};
 use super::attachment::Attachment;
 use super::conf::NetConf;
 use super::device::{self, Mark};
@@ -11,7 +11,8 @@ use crate::ErrorKind;
 use crate::netlink::Socket;
 
 /// Deletes every endpoint and device of this network whose attachment is not in the list of valid ones. The network is
-/// in the mark on the host-side device; an endpoint whose device is gone serves no network any more and is freed too.
+/// in the mark on the host-side device; an endpoint whose device is gone serves no network any more and is freed too. One whose
+/// device is there, but bears no mark, is somebody else's to delete.
 /// Addresses are freed with their endpoints; those that no endpoint ever claimed expire by themselves.
 pub(super) fn gc(agent: &impl Agent, conf: &NetConf) -> Result<(), CniError> {
     let Some(valid) = &conf.valid_attachments else {
@@ -22,10 +23,15 @@ pub(super) fn gc(agent: &impl Agent, conf: &NetConf) -> Result<(), CniError> {
     let valid: HashSet<&Attachment> = valid.iter().collect();
     let host = Socket::open()?;
     let known = agent.attachments()?;
-    let marks: Vec<Mark> = host.links()?.iter().filter_map(device::mark_of).collect();
+    let links = host.links()?;
+    let marks: Vec<Mark> = links.iter().filter_map(device::mark_of).collect();
 
-    let here = |attachment: &Attachment| marks.iter().find(|mark| mark.attachment == *attachment);
-    let orphans = known.iter().map(|endpoint| &endpoint.attachment).filter(|attachment| here(attachment).is_none());
+    let is_gone = |endpoint: &&AttachedEndpoint| {
+        !endpoint.host_ifname.is_empty()
+            && links.iter().all(|link| link.name != endpoint.host_ifname)
+            && marks.iter().all(|mark| mark.attachment != endpoint.attachment)
+    };
+    let orphans = known.iter().filter(is_gone).map(|endpoint| &endpoint.attachment);
     let ours = marks.iter().filter(|mark| mark.is_of(&conf.name)).map(|mark| &mark.attachment);
     let stale: HashSet<&Attachment> = ours.chain(orphans).filter(|attachment| !valid.contains(attachment)).collect();
 
