@@ -22,6 +22,7 @@ use common::bpf::tcx_or_skip;
 use common::example;
 use common::netns::TestNetns;
 use podwire::Datapath;
+use podwire::cni::{Attachment, DeletionQueue};
 use podwire::netlink::Direction;
 use serde_json::{Value, json};
 
@@ -301,6 +302,27 @@ fn deletions_wait_for_the_next_agent() {
     exchange(&node.netns, &pods[1], addresses(&stays)[0]);
     del(&node, "goes", pods[0].path());
     del(&node, "stays", pods[1].path());
+    wait_until_clean(&node);
+}
+
+/// An agent that answered too late carried out the first DEL; the runtime attached the container again.
+#[test]
+fn a_queued_deletion_spares_the_endpoint_that_came_after_it() {
+    let node = Node::new();
+    let agent = node.start();
+    let pod = TestNetns::new();
+    add(&node, "again", &pod);
+    del(&node, "again", pod.path());
+    let attachment = Attachment::new("again", "eth0").expect("valid");
+    let queue = DeletionQueue::beside(&node.socket());
+    queue.lock(PATIENCE).expect("free").push(&attachment).expect("room");
+    assert!(queue.holds(&attachment));
+    let added = add(&node, "again", &pod);
+    assert!(!queue.holds(&attachment));
+    agent.kill();
+    let _agent = node.start();
+    exchange(&node.netns, &pod, addresses(&added)[0]);
+    del(&node, "again", pod.path());
     wait_until_clean(&node);
 }
 

@@ -5,6 +5,7 @@ mod common {
     pub mod netns;
 }
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -285,6 +286,43 @@ fn deletions_without_an_agent_are_queued() {
     host.call(&call("DEL", "def", Path::new("")), &conf).expect("DEL succeeds");
     assert_eq!(host.agent.state().endpoints.len(), 1, "only abc, whose deletion the agent never got");
     assert_eq!(std::fs::read_dir(queue.dir()).expect("the queue").count(), 1, "only the lock file");
+}
+
+/// The runtime has its DEL done and attaches the same container again, as podman does at a restart of it.
+#[test]
+fn what_is_queued_of_an_attachment_is_carried_out_before_it_is_made_anew() {
+    let (host, pod) = (Host::new(), TestNetns::new());
+    let conf = host.conf("1.0.0");
+    let queue = DeletionQueue::beside(&host.socket_path());
+    let queued = || queue.lock(PATIENCE).expect("free").len().expect("readable");
+    // The agent carried out the first deletion although it did not answer, and never got the second.
+    for is_known in [false, true] {
+        host.add("abc", &pod, &conf);
+        let lost = host.agent.state().endpoints.clone();
+        for _ in 0..2 {
+            host.agent.fail("delete_endpoint", unreachable());
+        }
+        host.call(&call("DEL", "abc", Path::new("")), &conf).expect("DEL succeeds");
+        assert_eq!(queued(), 1);
+        host.agent.state().endpoints = if is_known { lost } else { BTreeMap::new() };
+
+        host.agent.fail("delete_endpoint", answered(500));
+        host.refused(&call("ADD", "abc", pod.path()), &conf, 999);
+        host.agent.fail("delete_endpoint", unreachable());
+        host.refused(&call("ADD", "abc", pod.path()), &conf, 11);
+        assert_eq!((queued(), host.devices().len()), (1, 0), "nothing was begun");
+
+        host.agent.state().calls.clear();
+        host.add("abc", &pod, &conf);
+        assert_eq!(host.agent.state().calls, ["delete_endpoint", "allocate", "settings", "create_endpoint"]);
+        let lock = queue.drain(|attachment| panic!("{attachment} is another one by now"));
+        assert!(lock.expect("drained").is_empty().expect("readable"));
+        host.call(&call("DEL", "abc", pod.path()), &conf).expect("DEL succeeds");
+    }
+    // What is queued of others is not this one's.
+    queue.lock(PATIENCE).expect("free").push(&Attachment::new("def", "eth0").expect("valid")).expect("room");
+    host.add("abc", &pod, &conf);
+    assert_eq!(queued(), 1);
 }
 
 #[test]

@@ -11,9 +11,9 @@ use super::conf::{NetConf, invalid};
 use super::device::{self, Mark};
 use super::env::CniArgs;
 use super::error::{CniError, ErrorCode, ended_with_the_request};
-use super::netns;
 use super::result::{CniResult, Interface, IpConfig, Route, RouteMetrics};
 use super::runtime::RuntimeConfig;
+use super::{del, netns};
 use crate::endpoint::veth::{DeviceLimits, PodNetwork, Settling, Veth, VethSpec, everything, host_network};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
@@ -56,6 +56,7 @@ pub(super) fn add(
     let netns = netns::open_for(path)?;
     let host = &Socket::open()?;
     let mut undo = Undo::new();
+    patiently(conf.agent_timeout, || del::carry_out_queued(agent, conf, attachment))?;
 
     let (host_ifname, alias) =
         (attachment.host_ifname(), Mark { network: conf.name.clone(), attachment: attachment.clone() }.alias());

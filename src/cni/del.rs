@@ -66,6 +66,23 @@ fn delete_endpoint(agent: &impl Agent, conf: &NetConf, attachment: &Attachment) 
     Ok(Outcome::Queued)
 }
 
+/// Has the agent do what is still queued of an attachment that is about to be made anew: at its next look into the queue it would
+/// delete the new endpoint.
+pub(super) fn carry_out_queued(agent: &impl Agent, conf: &NetConf, attachment: &Attachment) -> Result<()> {
+    let queue = DeletionQueue::beside(&conf.socket);
+    if !queue.holds(attachment) {
+        return Ok(());
+    }
+    // not waited for here: an agent that holds it is at work on the queue, and does not listen yet perhaps
+    let lock = queue.lock(Duration::ZERO)?;
+    match agent.delete_endpoint(attachment) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => lock.remove(attachment)?,
+    }
+    log::info!("{attachment}: the deletion that was queued is done");
+    Ok(())
+}
+
 fn not_queued(error: crate::Error) -> CniError {
     CniError::new(ErrorCode::TryAgainLater, "no agent answers, and the deletion can't be queued")
         .with_details(error.to_string())

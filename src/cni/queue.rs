@@ -4,6 +4,9 @@
 //! finds no agent and an agent that starts at this moment: the plugin asks the agent once more while it holds the lock before it writes;
 //! the agent holds the lock from before it reads the directory until its socket listens. A clean-up removes both, so that a lock counts
 //! only while its file is the one in the directory.
+//!
+//! A deletion names an attachment, not an endpoint: an ADD of the same attachment has it carried out first, since it would meet the new
+//! endpoint otherwise. No clock is asked which of them is the older.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -47,6 +50,11 @@ impl DeletionQueue {
     /// Where the deletions are.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Whether a deletion of an attachment is kept. Costs one system call.
+    pub fn holds(&self, attachment: &Attachment) -> bool {
+        self.dir.join(file_name(attachment)).exists()
     }
 
     /// Takes the queue's lock, waiting for another holder; fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) when
@@ -126,13 +134,7 @@ impl QueueLock {
     /// Keeps a deletion. Fails with [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) when 256 are kept already.
     /// The same deletion twice is one.
     pub fn push(&self, attachment: &Attachment) -> Result<()> {
-        let entry = Entry {
-            container_id: attachment.container_id.as_str().to_owned(),
-            ifname: attachment.ifname.as_str().to_owned(),
-        };
-        let content = serde_json::to_vec(&entry)
-            .map_err(|error| Error::system("encode", attachment.to_string(), io::Error::from(error)))?;
-        let path = self.dir.join(format!("{:016x}{QUEUED}", fnv1a(&content)));
+        let path = self.dir.join(file_name(attachment));
         if path.exists() {
             return Ok(());
         }
@@ -143,7 +145,24 @@ impl QueueLock {
                 remedy: "start the agent, which works off the queue".into(),
             });
         }
+        let entry = Entry {
+            container_id: attachment.container_id.as_str().to_owned(),
+            ifname: attachment.ifname.as_str().to_owned(),
+        };
+        let content = serde_json::to_vec(&entry)
+            .map_err(|error| Error::system("encode", attachment.to_string(), io::Error::from(error)))?;
         state::write_atomic(&path, state::FILE_MODE, &content)
+    }
+
+    /// Forgets the deletion of an attachment, which was carried out.
+    pub fn remove(&self, attachment: &Attachment) -> Result<()> {
+        let path = self.dir.join(file_name(attachment));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::system("remove", path.display().to_string(), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many deletions are kept.
@@ -168,6 +187,10 @@ impl QueueLock {
         found.sort();
         Ok(found)
     }
+}
+
+fn file_name(attachment: &Attachment) -> String {
+    format!("{:016x}{QUEUED}", fnv1a(attachment.to_string().as_bytes()))
 }
 
 fn read(path: &Path) -> Result<Attachment> {
