@@ -41,6 +41,18 @@ impl MacAddr {
         Self(random)
     }
 
+    /// Another such address each time. A device that is made with one keeps it: systemd-udevd changes those that the kernel chose.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it gives no random bytes.
+    pub fn random() -> Result<Self> {
+        let mut octets = [0; 6];
+        rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| Error::system("read", "random bytes", error))?;
+        Ok(Self::local_unicast(octets))
+    }
+
     /// Whether a device can bear the address: unicast and not all zeroes.
     pub const fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])

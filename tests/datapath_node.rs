@@ -3,6 +3,7 @@ mod common;
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use common::netns::TestNetns;
 use common::node::{TestNode, arrives, exchange_udp};
@@ -12,7 +13,7 @@ use podwire::netlink::{AddressSpec, DeviceSpec, LinkChange, RouteSpec, VethSpec}
 use podwire::policy::Policy;
 use podwire::sysctl::{Key, Sysctls};
 use podwire::tables::{LxcEntry, LxcMap};
-use podwire::{Datapath, Devices, Health, IfIndex, Labels, NodeConfig, SecurityId};
+use podwire::{Datapath, Devices, Health, IfIndex, Labels, MacAddr, NodeConfig, SecurityId};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -159,6 +160,62 @@ fn what_others_take_away_is_put_back() {
         assert_eq!(routing(), Health::Ok, "{told}");
         assert!(arrives(&node.netns, &pod, ipv4) && arrives(&node.netns, &pod, ipv6), "{told}");
     }
+}
+
+/// How the kernel says that a device came by its MAC address, as systemd-udevd reads it before it changes one.
+fn mac_origin(node: &TestNode, device: &str) -> String {
+    let script = format!("mount -t sysfs sysfs /sys && cat /sys/class/net/{device}/addr_assign_type");
+    let namespace = format!("--net={}", node.netns.path().display());
+    let output = Command::new("nsenter").args([&namespace, "unshare", "--mount", "sh", "-c", &script]).output();
+    let output = output.expect("nsenter runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn the_nodes_devices_have_macs_that_nobody_chose_for_them() {
+    /// `NET_ADDR_SET` of linux/netdevice.h.
+    const SET: &str = "3";
+    let node = TestNode::new();
+    drop(node.open());
+    for device in ["cilium_host", "cilium_net"] {
+        assert_eq!(mac_origin(&node, device), SET, "{device}");
+    }
+
+    // Those of an earlier build, which left the choice to the kernel, keep what they have.
+    let node = TestNode::new();
+    let [device, peer] = ["cilium_host", "cilium_net"].map(|name| DeviceSpec { name, ..DeviceSpec::default() });
+    let pair = node.netns.socket().link_create_veth(&VethSpec { device, peer, up: true }).expect("created");
+    for (index, mark) in [(pair.index, "podwire_host"), (pair.peer_index, "podwire_net")] {
+        node.netns.socket().link_add_alt_name(index, mark).expect("marked");
+    }
+    assert_ne!(mac_origin(&node, "cilium_host"), SET);
+    let datapath = node.open();
+    assert_eq!(datapath.node().host.mac, pair.mac);
+    for device in ["cilium_host", "cilium_net"] {
+        assert_eq!(mac_origin(&node, device), SET, "{device}");
+    }
+}
+
+/// As systemd-udevd does, or whoever clones addresses.
+#[test]
+fn another_mac_of_cilium_host_is_put_back() {
+    let (node, pod) = (TestNode::new(), TestNetns::new());
+    let datapath = node.open();
+    node.create(&datapath, "default/a", &pod);
+    let (host, router) = (datapath.node().host.clone(), IpAddr::from(datapath.node().router_ipv4.expect("IPv4")));
+    assert!(arrives(&pod, &node.netns, router));
+    let other = MacAddr::new([2, 0, 0, 0, 0, 1]);
+    let change = LinkChange { mac: Some(other), ..LinkChange::default() };
+    node.netns.socket().link_set(host.ifindex, &change).expect("changed");
+    assert!(!arrives(&pod, &node.netns, router), "the programs send to the address that they know");
+    let status = node.netns.run(|| datapath.status());
+    let told = format!("cilium_host has the MAC address {other}, not its own");
+    assert!(status.parts.contains(&("routing".to_owned(), Health::Degraded(told))), "{:?}", status.parts);
+    maintain(&node, &datapath);
+    assert_eq!(node.netns.socket().link_by_index(host.ifindex).expect("there").mac, Some(host.mac));
+    assert!(arrives(&pod, &node.netns, router));
+    assert!(node.netns.run(|| datapath.status()).is_ok());
 }
 
 /// A wire to another namespace, in which there is a route to the pods.

@@ -73,7 +73,7 @@ pub(super) fn withhold(ipam: &Ipam, node: &Node) -> Result<()> {
 impl Datapath {
     /// Compares the node's own addresses and native devices with the kernel's: an address that has come is the host's from
     /// now on, for `cilium_lxc` and for policies, and no pod is given it; one that has gone is so no more. Where the native devices
-    /// are those of the default routes, the programs follow these. Puts back routes to the pods, the gateway's addresses
+    /// are those of the default routes, the programs follow these. Puts back routes to the pods, `cilium_host`'s addresses
     /// and forwarding where others took them away. [`maintain`](Self::maintain) does it, too.
     ///
     /// An address that an endpoint has stays the endpoint's.

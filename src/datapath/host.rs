@@ -9,7 +9,7 @@ use super::config::{Devices, NodeConfig};
 use super::node::{Node, NodeDevice};
 use crate::ipam::RouterAddresses;
 use crate::netlink::{Address, AddressSpec, DeviceSpec, Link, LinkChange, Socket, VethSpec};
-use crate::{Error, ErrorKind, IfIndex, Result};
+use crate::{Error, ErrorKind, IfIndex, MacAddr, Result};
 
 pub(super) const HOST: &str = "cilium_host";
 pub(super) const NET: &str = "cilium_net";
@@ -27,7 +27,11 @@ const MTU_DEFAULT: u32 = 1500;
 /// `Foreign` where another program made a device of that name, or a datapath whose state is elsewhere.
 pub(super) fn ensure_pair(socket: &Socket, state: &Path, mtu: u32) -> Result<(IfIndex, IfIndex)> {
     let (host, net) = match (find(socket, HOST)?, find(socket, NET)?) {
-        (Some(host), Some(net)) => (own_with(host, state)?.index, own(net, NET_MARK)?.index),
+        (Some(host), Some(net)) => {
+            let pair = [own_with(host, state)?, own(net, NET_MARK)?];
+            keep_macs(socket, &pair)?;
+            (pair[0].index, pair[1].index)
+        }
         (None, None) => create_pair(socket)?,
         // A veth device can't lose its other end: one of them is something else, or in another namespace.
         (Some(other), None) | (None, Some(other)) => return Err(foreign(&other)),
@@ -38,6 +42,14 @@ pub(super) fn ensure_pair(socket: &Socket, state: &Path, mtu: u32) -> Result<(If
     }
     socket.link_set(host, &LinkChange { alias: Some(&alias(state)), ..LinkChange::default() })?;
     Ok((host, net))
+}
+
+/// Makes the addresses that devices have their own, where the kernel chose them (an earlier build let it): systemd-udevd changes those,
+/// while the programs send to the one that they know.
+fn keep_macs(socket: &Socket, devices: &[Link]) -> Result<()> {
+    devices
+        .iter()
+        .try_for_each(|device| socket.link_set(device.index, &LinkChange { mac: device.mac, ..LinkChange::default() }))
 }
 
 /// The alias of `cilium_host`: names whose it is, for people and for a second datapath in the same namespace.
@@ -60,8 +72,8 @@ fn own_with(link: Link, state: &Path) -> Result<Link> {
 
 fn create_pair(socket: &Socket) -> Result<(IfIndex, IfIndex)> {
     let spec = VethSpec {
-        device: DeviceSpec { name: HOST, ..DeviceSpec::default() },
-        peer: DeviceSpec { name: NET, ..DeviceSpec::default() },
+        device: DeviceSpec { name: HOST, mac: Some(MacAddr::random()?), ..DeviceSpec::default() },
+        peer: DeviceSpec { name: NET, mac: Some(MacAddr::random()?), ..DeviceSpec::default() },
         ..VethSpec::default()
     };
     let pair = socket.link_create_veth(&spec)?;

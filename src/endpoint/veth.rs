@@ -101,8 +101,8 @@ impl<'a> VethSpec<'a> {
             host_ifname,
             pod_ifname,
             netns,
-            host_mac: random_mac()?,
-            pod_mac: random_mac()?,
+            host_mac: MacAddr::random()?,
+            pod_mac: MacAddr::random()?,
             mtu: None,
             offload: OffloadLimits::default(),
             alias: None,
@@ -407,13 +407,6 @@ pub(crate) fn everything(family: IpAddr) -> Result<IpNetwork> {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     IpNetwork::new(unspecified, 0).map_err(|error| Error::invalid("prefix", "0", error.to_string()))
-}
-
-fn random_mac() -> Result<MacAddr> {
-    let mut octets = [0; 6];
-    rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::system("read", "random bytes", error))?;
-    Ok(MacAddr::local_unicast(octets))
 }
 
 /// Runtimes switch IPv6 off in namespaces they make; a device then takes no address (`EACCES`).
