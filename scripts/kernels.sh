@@ -17,7 +17,7 @@ programs="attach_mount attach_load attach_devices
   ipcache ipcache_writes tables_addresses tables_catalog tables_flows tables_lb
   maps_kinds maps_open maps_cached maps_ring maps_batches maps_concurrent"
 modules="veth dummy 8021q sch_ingress cls_bpf cls_u32"
-program_seconds=300
+program_seconds=600
 kernel_seconds=3600
 
 folder=$PWD/target/kernels

@@ -7,6 +7,7 @@ mod config;
 mod follow;
 mod host;
 mod inspect;
+mod maintenance;
 mod namespace;
 mod node;
 mod open;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use log::{info, warn};
+use log::warn;
 use parking_lot::{Mutex, RwLock};
 
 pub use builder::DatapathBuilder;
@@ -170,38 +171,6 @@ impl Datapath {
         leftovers.policies = self.enforcement.remove_strays()?;
         leftovers.generations = self.programs.generation().remove_others(&self.paths.programs())?;
         Ok(leftovers)
-    }
-
-    /// What has to be done from time to time, every few seconds: expires addresses that nobody claimed, repairs what others
-    /// changed in the maps and took off devices, removes endpoints whose namespace ended (once [synced](Self::mark_synced)) and the connections of
-    /// those that are gone, [follows the node](Self::follow_node), brings the counters of forwarded packets into
-    /// `cilium_metrics`.
-    pub fn maintain(&self) -> Result<()> {
-        for lease in self.ipam.expire()? {
-            info!("address {} of {} was never claimed and is free again", lease.address, lease.owner);
-        }
-        let synced = self.synced.load(Ordering::Relaxed);
-        if synced {
-            self.endpoints.collect()?;
-        }
-        self.endpoints.scrub()?;
-        self.endpoints.restore_deprived();
-        self.reattach()?;
-        let drift = self.endpoints.reach().resync()?;
-        // Before, they are those of endpoints that are still to come.
-        let foreign = if synced { drift.foreign } else { 0 };
-        if drift.missing + drift.different + foreign + drift.reconciled.repaired > 0 {
-            let found = [(drift.missing, "missing"), (drift.different, "different"), (foreign, "of nobody")];
-            let found = found.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-            let found: Vec<_> = found.chain([format!("{} repaired", drift.reconciled.repaired)]).collect();
-            warn!("entries of cilium_lxc were not what they should be: {}", found.join(", "));
-            // What the programs remember may come from what was wrong.
-            self.enforcement.advance()?;
-        }
-        self.enforcement.maintain()?;
-        self.forwards.copy_to(&self.metrics)?;
-        // Last, so that a device that refuses the programs keeps nothing else from being done.
-        self.follow_node()
     }
 
     /// Removes connections that have ended, if it is time for that: to be called every few seconds like

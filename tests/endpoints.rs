@@ -303,6 +303,21 @@ fn a_removal_cut_short_is_finished_not_forgotten() {
     let datapath = node.open();
     assert_eq!(datapath.endpoints().get(endpoint.id()).expect("still known").state, EndpointState::Disconnecting);
     assert!(node.devices().contains(&endpoint.record.device), "nothing goes before the caller says so");
+    // Nothing that is changed brings it back.
+    let endpoints = datapath.endpoints();
+    let label = "k8s:app=web".parse().expect("a label");
+    for changed in [
+        endpoints.set_audit(endpoint.id(), true),
+        endpoints.name_ports(endpoint.id(), Vec::new()),
+        endpoints.change_labels(endpoint.id(), &[label], &[]),
+    ] {
+        assert_eq!(changed.expect_err("it is going").kind(), ErrorKind::WrongState);
+    }
+    assert!(!file("json").exists());
+    drop(datapath);
+    std::fs::copy(file("removing"), file("json")).expect("copied");
+    let datapath = node.open();
+    assert_eq!(datapath.endpoints().get(endpoint.id()).expect("still known").state, EndpointState::Disconnecting);
     let leftovers = node.netns.run(|| datapath.mark_synced()).expect("synced");
     assert_eq!(leftovers.endpoints, [endpoint.id()]);
     assert!(!node.devices().contains(&endpoint.record.device));

@@ -52,8 +52,12 @@ impl RunOptions {
         for name in self.difference(wanted)? {
             let (value, index) = (parse_option(&name, &wanted[&name])?, index(&name)?);
             let (_, put_in_force) = OPTIONS[index];
-            put_in_force(agent, value)?;
-            self.0[index].store(value, Ordering::Relaxed);
+            let outcome = put_in_force(agent, value);
+            // Audit is in force wherever it could be, and comes to the others with the rest that they lack.
+            if outcome.is_ok() || name == AUDIT {
+                self.0[index].store(value, Ordering::Relaxed);
+            }
+            outcome?;
             log::info!("option {name} is {} now", text_of(value));
         }
         Ok(())

@@ -70,22 +70,27 @@ impl Datapath {
         Ok(None)
     }
 
-    /// Attaches programs again that somebody took off the node's devices.
+    /// Attaches programs again that somebody took off the node's devices: to all that take them, and the error is that of the first
+    /// that does not.
     pub(super) fn reattach(&self) -> Result<()> {
         // Meanwhile no device ceases to be the node's.
         let _followed = self.followed.lock();
         let links = self.endpoints.socket().links()?;
-        for device in self.node().all_devices() {
-            let is_there = links.iter().any(|link| link.index == device.ifindex && link.name == device.name);
-            // One that is gone, or has another name, is the status's to tell.
-            if !is_there || self.bare_hook(device)?.is_none() {
-                continue;
-            }
-            warn!("programs were taken off {}; they are attached again", device.name);
-            for (direction, _) in self.hooks(device.ifindex) {
-                self.attach(device.device(), *direction, self.attacher.mode())?.pin()?;
-            }
+        // One that is gone, or has another name, is the status's to tell.
+        let is_there =
+            |device: &&NodeDevice| links.iter().any(|link| link.index == device.ifindex && link.name == device.name);
+        let node = self.node();
+        node.all_devices().filter(is_there).fold(Ok(()), |outcome, device| outcome.and(self.reattach_to(device)))
+    }
+
+    fn reattach_to(&self, device: &NodeDevice) -> Result<()> {
+        if self.bare_hook(device)?.is_none() {
+            return Ok(());
         }
+        for (direction, _) in self.hooks(device.ifindex) {
+            self.attach(device.device(), *direction, self.attacher.mode())?.pin()?;
+        }
+        warn!("programs were taken off {}; they are attached again", device.name);
         Ok(())
     }
 }

@@ -93,7 +93,7 @@ impl EndpointManager {
     /// Adds labels to an endpoint and removes others, by source and key. In force when this returns.
     pub fn change_labels(&self, id: EndpointId, add: &[Label], remove: &[Label]) -> Result<Endpoint> {
         let entry = self.entry(id)?;
-        let _work = self.begin(&entry)?;
+        let _work = self.begin_change(&entry)?;
         let mut record = entry.record();
         for label in remove {
             if !record.labels.remove(label.source(), label.key()) {
@@ -112,9 +112,8 @@ impl EndpointManager {
             self.wiring.enforcement.release_identity(before);
             return Err(error);
         }
-        entry.set_record(record);
+        entry.change_identity(record, before);
         regeneration::regenerate(self, &entry, "labels changed")?;
-        self.wiring.enforcement.release_identity(before);
         Ok(entry.snapshot())
     }
 
@@ -127,7 +126,7 @@ impl EndpointManager {
     pub fn name_ports(&self, id: EndpointId, ports: Vec<NamedPort>) -> Result<Endpoint> {
         ports.iter().try_for_each(NamedPort::check)?;
         let entry = self.entry(id)?;
-        let _work = self.begin(&entry)?;
+        let _work = self.begin_change(&entry)?;
         self.wiring.enforcement.name_ports(id, names_of(&ports))?;
         let record = EndpointRecord { named_ports: ports, ..entry.record() };
         if let Err(error) = self.store.save(&record) {
@@ -142,7 +141,7 @@ impl EndpointManager {
     /// Whether what an endpoint's policy denies is only reported. In force when this returns, and kept over restarts.
     pub fn set_audit(&self, id: EndpointId, on: bool) -> Result<Endpoint> {
         let entry = self.entry(id)?;
-        let _work = self.begin(&entry)?;
+        let _work = self.begin_change(&entry)?;
         let record = EndpointRecord { audit: on, ..entry.record() };
         self.store.save(&record)?;
         entry.set_record(record);
@@ -156,17 +155,21 @@ impl EndpointManager {
     }
 
     /// Sets whether what policy denies is only reported, of every endpoint. In force when this returns.
+    ///
+    /// # Errors
+    ///
+    /// That of the first endpoint that can't be regenerated, for which it comes into force with the rest that it lacks. It is in
+    /// force for the others.
     pub fn set_audit_all(&self, on: bool) -> Result<()> {
         self.wiring.audit.store(on, Ordering::Relaxed);
         // Not in the loop's head, where the lock would be held to the end.
         let entries = self.table.lock().entries();
+        let mut outcome = Ok(());
         for entry in entries {
-            let Ok(_work) = self.begin(&entry) else { continue };
-            if entry.state() != EndpointState::Disconnecting {
-                regeneration::regenerate(self, &entry, "audit of policy changed")?;
-            }
+            let Ok(_work) = self.begin_change(&entry) else { continue };
+            outcome = outcome.and(regeneration::regenerate(self, &entry, "audit of policy changed"));
         }
-        Ok(())
+        outcome
     }
 
     /// Removes an endpoint: its reachability, its addresses, its device. What of it is gone already is reported. A device that
@@ -314,6 +317,13 @@ impl EndpointManager {
             Ok(current) if Arc::ptr_eq(&current, entry) => Ok(work),
             _ => Err(Error::not_found("endpoint", id.to_string())),
         }
+    }
+
+    /// The same, to change it: an error where its removal has begun, which a change must not undo.
+    fn begin_change<'a>(&self, entry: &'a Arc<Entry>) -> Result<MutexGuard<'a, ()>> {
+        let work = self.begin(entry)?;
+        entry.state().advance(EndpointState::Regenerating, entry.record().id)?;
+        Ok(work)
     }
 
     pub(super) fn entry(&self, id: EndpointId) -> Result<Arc<Entry>> {

@@ -19,7 +19,12 @@ pub(super) fn regenerate(manager: &EndpointManager, entry: &Entry, reason: &str)
     let outcome = write(manager, &entry.record(), &mut timings);
     entry.set_timings(timings);
     match outcome {
-        Ok(()) => entry.advance(EndpointState::Ready, true, "regenerated"),
+        Ok(()) => {
+            for identity in entry.take_former() {
+                manager.wiring.enforcement.release_identity(identity);
+            }
+            entry.advance(EndpointState::Ready, true, "regenerated")
+        }
         Err(error) => {
             entry.advance(EndpointState::NotReady, false, error.to_string())?;
             Err(error)

@@ -31,6 +31,9 @@ pub(super) fn remove(manager: &EndpointManager, entry: &Entry) -> Result<Removal
         _ => entry.advance(EndpointState::Disconnecting, true, "removal")?,
     }
     let missing = take_apart(manager, &record).inspect_err(|error| entry.note(false, error.to_string()))?;
+    for identity in entry.take_former() {
+        manager.wiring.enforcement.release_identity(identity);
+    }
     entry.advance(EndpointState::Disconnected, true, "removed")?;
     manager.table.lock().remove(record.id);
     info!("endpoint {} ({}) is gone", record.id, record.name);

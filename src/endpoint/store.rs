@@ -89,7 +89,9 @@ impl Store {
                 Err(error) => loaded.unreadable.push(Unreadable { id, reason: error.to_string() }),
             }
         }
-        loaded.records.sort_by_key(|(record, _)| record.id);
+        // Should there be both files, its removal has begun.
+        loaded.records.sort_by_key(|(record, removing)| (record.id, !removing));
+        loaded.records.dedup_by_key(|(record, _)| record.id);
         loaded.unreadable.sort_by_key(|unreadable| unreadable.id);
         Ok(loaded)
     }

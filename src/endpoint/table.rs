@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::record::{Endpoint, EndpointRecord, LogEntry};
 use super::state::EndpointState;
 use super::timings::Timings;
-use crate::{EndpointId, Error, IfIndex, Result};
+use crate::{EndpointId, Error, IfIndex, Result, SecurityId};
 
 /// How many log lines an endpoint keeps.
 const LOG_MAX: usize = 64;
@@ -26,11 +26,12 @@ struct View {
     state: EndpointState,
     timings: Timings,
     log: VecDeque<LogEntry>,
+    former: Vec<SecurityId>,
 }
 
 impl Entry {
     pub(super) fn new(record: EndpointRecord, state: EndpointState) -> Arc<Self> {
-        let view = View { record, state, timings: Timings::default(), log: VecDeque::new() };
+        let view = View { record, state, timings: Timings::default(), log: VecDeque::new(), former: Vec::new() };
         Arc::new(Self { work: Mutex::new(()), view: Mutex::new(view) })
     }
 
@@ -54,6 +55,18 @@ impl Entry {
 
     pub(super) fn set_record(&self, record: EndpointRecord) {
         self.view.lock().record = record;
+    }
+
+    /// Puts another identity in its record's place. The one before is held until nothing is mapped to it any more.
+    pub(super) fn change_identity(&self, record: EndpointRecord, former: SecurityId) {
+        let mut view = self.view.lock();
+        view.record = record;
+        view.former.push(former);
+    }
+
+    /// The identities before the present one that are still held, which the caller is to release.
+    pub(super) fn take_former(&self) -> Vec<SecurityId> {
+        std::mem::take(&mut self.view.lock().former)
     }
 
     pub(super) fn set_timings(&self, timings: Timings) {

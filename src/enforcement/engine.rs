@@ -70,6 +70,8 @@ pub struct Enforcement {
     pub(super) state: Mutex<State>,
     /// The settled revision has moved.
     pub(super) moved: Condvar,
+    /// When the ipcache is to be looked through again.
+    pub(super) survey: Mutex<Instant>,
     compile: Mutex<Span>,
 }
 
@@ -112,8 +114,8 @@ impl Enforcement {
         state.follow(&identities.changes_since(Version::NONE));
         // Of those that an earlier process left nobody knows.
         state.unmapped.clear();
-        let (moved, compile) = (Condvar::new(), Mutex::default());
-        Ok(Self { identities, ipcache, writer, store, state: Mutex::new(state), moved, compile })
+        let (moved, survey, compile) = (Condvar::new(), Mutex::new(Instant::now()), Mutex::default());
+        Ok(Self { identities, ipcache, writer, store, state: Mutex::new(state), moved, survey, compile })
     }
 
     /// Lets the policies in force follow identities that somebody else acquired or that have expired. An address may be mapped to a
@@ -129,21 +131,6 @@ impl Enforcement {
         drop(state);
         swap?.wait()?;
         failed
-    }
-
-    /// What is to be done from time to time: forgets identities that nobody has used for long enough, tries again what failed,
-    /// puts policies into force again that somebody else has taken out of it.
-    pub fn maintain(&self) -> Result<()> {
-        for identity in self.identities.expire()? {
-            info!("identity {identity} was not used any more and is gone");
-        }
-        if self.ipcache.reconcile().changed() {
-            self.advance()?;
-        }
-        for endpoint in self.writer.repair_missing()? {
-            warn!("endpoint {endpoint}: somebody else had taken its policy out of force; it is back");
-        }
-        self.follow_identities()
     }
 
     /// Takes out of force what belongs to no endpoint, once every endpoint that should exist was admitted; returns whose it was.

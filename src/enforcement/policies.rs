@@ -120,7 +120,13 @@ impl Enforcement {
         self.store.save(&repository)?;
         let saved = before.clone();
         undo.attempt("save the policies in force", move || self.store.save(&saved));
-        let swap = self.writer.begin(candidate.rows())?;
+        let swap = match self.writer.begin(candidate.rows()) {
+            Err(error) => {
+                self.take_back(state, &candidate);
+                return Err(error);
+            }
+            Ok(swap) => swap,
+        };
         undo.keep();
 
         let changed: Vec<_> = candidate.policies.keys().copied().collect();
@@ -136,6 +142,14 @@ impl Enforcement {
             swap.swapped().endpoints.len()
         );
         Ok((revision, vec![known, swap]))
+    }
+
+    /// Puts the policies of before back in the place of those of a candidate that came into force in part.
+    fn take_back(&self, state: &mut State, candidate: &Candidate) {
+        state.pending.extend(candidate.policies.keys().copied());
+        if let Err(error) = self.flush(state).and_then(Swap::wait) {
+            warn!("policies of before come back with the next maintenance: {error}");
+        }
     }
 
     /// Acquires the identities of prefixes that no rule named before.

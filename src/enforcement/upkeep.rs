@@ -1,9 +1,61 @@
-//! Policies that somebody else has changed, or taken out of force.
+//! What is to be done from time to time, and policies that somebody else has changed or taken out of force.
 
+use std::time::Instant;
+
+use log::{info, warn};
+
+use super::engine::Enforcement;
 use super::rows::PolicyRows;
 use super::writer::PolicyWriter;
 use crate::tables::PolicyMap;
 use crate::{EndpointId, Result};
+
+/// The ipcache is looked through no sooner than after so many times as long as it took the last time: what costs much with many
+/// prefixes, and lets changes wait, takes half a percent of the time.
+const SURVEY_PAUSE: u32 = 200;
+
+impl Enforcement {
+    /// What is to be done from time to time: forgets identities that nobody has used for long enough, tries again what failed,
+    /// puts back what somebody else has changed in the ipcache, and policies that somebody else has taken out of force.
+    ///
+    /// # Errors
+    ///
+    /// The first; what fails keeps nothing else from being done.
+    pub fn maintain(&self) -> Result<()> {
+        let steps =
+            [Self::expire_identities, Self::look_through_ipcache, Self::repair_missing, Self::follow_identities];
+        steps.map(|step| step(self)).into_iter().collect()
+    }
+
+    fn expire_identities(&self) -> Result<()> {
+        for identity in self.identities.expire()? {
+            info!("identity {identity} was not used any more and is gone");
+        }
+        Ok(())
+    }
+
+    fn look_through_ipcache(&self) -> Result<()> {
+        let mut survey = self.survey.lock();
+        let start = Instant::now();
+        if start < *survey {
+            return if self.ipcache.reconcile().changed() { self.advance() } else { Ok(()) };
+        }
+        let applied = self.ipcache.resync()?;
+        *survey = start + start.elapsed() * SURVEY_PAUSE;
+        if applied.changed() {
+            warn!("{} entries of cilium_ipcache_v2 were not what they should be; they are again", applied.changed);
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    fn repair_missing(&self) -> Result<()> {
+        for endpoint in self.writer.repair_missing()? {
+            warn!("endpoint {endpoint}: somebody else had taken its policy out of force; it is back");
+        }
+        Ok(())
+    }
+}
 
 impl PolicyWriter {
     /// What is wrong with the policy that the programs find for an endpoint, in words: nothing, if it is the one that was
