@@ -80,7 +80,9 @@ impl Datapath {
         let is_there =
             |device: &&NodeDevice| links.iter().any(|link| link.index == device.ifindex && link.name == device.name);
         let node = self.node();
-        node.all_devices().filter(is_there).fold(Ok(()), |outcome, device| outcome.and(self.reattach_to(device)))
+        // All of them before the first error ends it.
+        let outcomes: Vec<_> = node.all_devices().filter(is_there).map(|device| self.reattach_to(device)).collect();
+        outcomes.into_iter().collect()
     }
 
     fn reattach_to(&self, device: &NodeDevice) -> Result<()> {
