@@ -127,3 +127,17 @@ fn what_a_newer_agent_adds_is_kept() {
     let got = through::<Vec<Endpoint>>(text).expect("unknown states are accepted");
     assert_eq!(got[0]["status"]["state"], "meditating");
 }
+
+#[test]
+fn a_warning_hides_nothing_that_is_worse() {
+    use podwire::api::{Status, StatusState};
+    for (before, after, text) in [
+        (StatusState::Ok, StatusState::Warning, "conntrack: fails"),
+        (StatusState::Warning, StatusState::Warning, "before; conntrack: fails"),
+        (StatusState::Failure, StatusState::Failure, "before; conntrack: fails"),
+    ] {
+        let mut status = StatusResponse { cilium: Some(Status::new(before, "before")), ..StatusResponse::default() };
+        status.warn("conntrack: fails");
+        assert_eq!(status.cilium, Some(Status::new(after, text)));
+    }
+}

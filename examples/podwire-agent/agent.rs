@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use podwire::api::{StatusResponse, StatusState};
+use podwire::api::StatusResponse;
 use podwire::{Datapath, Result};
 use tokio::sync::watch;
 
@@ -55,14 +55,11 @@ impl Agent {
             true => StatusResponse::brief(&self.datapath, &version()),
             false => StatusResponse::new(&self.datapath, &version()),
         };
-        if let (Some(agent), Some(failure)) = (&mut status.cilium, self.controllers.failure())
-            && agent.state == Some(StatusState::Ok)
-        {
-            *agent = podwire::api::Status::new(StatusState::Warning, failure);
-        }
+        let failures = [self.controllers.failure(), self.monitor.failure()];
+        failures.into_iter().flatten().for_each(|failure| status.warn(&failure));
         if !brief {
             status.controllers = self.controllers.all();
-            status.node_monitor = Some(self.monitor.status());
+            status.node_monitor = self.monitor.failure().is_none().then(|| self.monitor.status());
         }
         status
     }

@@ -28,7 +28,7 @@ impl Controllers {
         })
     }
 
-    fn note(&self, name: &'static str, interval: Duration, outcome: &Result<()>) {
+    fn note(&self, name: &'static str, interval: Duration, outcome: &Result<(), String>) {
         let mut all = self.0.lock();
         let controller = all.entry(name).or_insert_with(|| new(name, interval));
         let runs = &mut controller.status;
@@ -41,7 +41,7 @@ impl Controllers {
             Err(error) => {
                 runs.failure_count += 1;
                 runs.consecutive_failure_count += 1;
-                runs.last_failure_msg = Some(error.to_string());
+                runs.last_failure_msg = Some(error.clone());
                 runs.last_failure_timestamp = Some(timestamp_millis(Some(SystemTime::now())));
             }
         }
@@ -76,11 +76,7 @@ pub(crate) async fn repeat(agent: Arc<Agent>, name: &'static str, interval: Dura
             _ = ticks.tick() => {}
             _ = ending.changed() => return,
         }
-        let worker = Arc::clone(&agent);
-        let Ok(outcome) = tokio::task::spawn_blocking(move || work(&worker)).await else {
-            log::error!("{name}: panicked and is not repeated");
-            return;
-        };
+        let outcome = run(Arc::clone(&agent), work).await;
         match &outcome {
             Err(error) if !failing => log::warn!("{name}: {error}"),
             Ok(()) if failing => log::info!("{name}: works again"),
@@ -88,5 +84,13 @@ pub(crate) async fn repeat(agent: Arc<Agent>, name: &'static str, interval: Dura
         }
         failing = outcome.is_err();
         agent.controllers.note(name, interval, &outcome);
+    }
+}
+
+/// Does `work` once. That it panicked is told like any other failure: the next time may go well.
+async fn run(agent: Arc<Agent>, work: fn(&Agent) -> Result<()>) -> Result<(), String> {
+    match tokio::task::spawn_blocking(move || work(&agent)).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(cause) => Err(format!("{cause}: see the log")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -43,7 +43,11 @@ pub(crate) struct LossCounters {
 
 /// The hub between the kernel's events and those who listen.
 #[derive(Clone)]
-pub(crate) struct Monitor(Arc<Shared>);
+pub(crate) struct Monitor {
+    shared: Arc<Shared>,
+    /// Ends before the agent does only if something is wrong.
+    reader: Arc<JoinHandle<()>>,
+}
 
 struct Shared {
     sender: Sender<Arc<Message>>,
@@ -121,16 +125,16 @@ impl Monitor {
         });
         let reading = Arc::clone(&shared);
         let named = thread::Builder::new().name("events".to_owned());
-        named
+        let reader = named
             .spawn(move || reading.read_all(reader))
             .map_err(|cause| Error::system("start thread", "events", cause))?;
-        Ok(Self(shared))
+        Ok(Self { shared, reader: Arc::new(reader) })
     }
 
     /// Ends reading, and switches off what only listeners need.
     pub(crate) fn end(&self) {
-        self.0.ending.store(true, Ordering::Relaxed);
-        let switches = self.0.switches.lock();
+        self.shared.ending.store(true, Ordering::Relaxed);
+        let switches = self.shared.switches.lock();
         let off = switches.events.set_tracing(false).and_then(|()| switches.events.set_verdict_events(false));
         if let Err(error) = off {
             log::warn!("events can't be switched off: {error}");
@@ -139,8 +143,8 @@ impl Monitor {
 
     /// Listens from now on.
     pub(crate) fn subscribe(&self, filter: MonitorFilter) -> Result<Subscription> {
-        let mut switches = self.0.switches.lock();
-        let receiver = self.0.sender.subscribe();
+        let mut switches = self.shared.switches.lock();
+        let receiver = self.shared.sender.subscribe();
         switches.count(&filter, usize::saturating_add);
         let applied = switches.apply();
         drop(switches);
@@ -156,7 +160,7 @@ impl Monitor {
         let message = json!({"id": record.id, "labels": labels, "pod-name": pod, "namespace": namespace});
         let text = format!(">> {what}: {message}");
         let event = json!({"type": "agent", "subtype": what, "message": message});
-        self.0.publish(Some(MonitorType::Agent), Some(record.id), Some(record.id), || (event, text));
+        self.shared.publish(Some(MonitorType::Agent), Some(record.id), Some(record.id), || (event, text));
     }
 
     /// Tells of policies that came, changed or went.
@@ -164,31 +168,37 @@ impl Monitor {
         let message = json!({"policies": policies, "revision": revision});
         let text = format!(">> {what}: {message}");
         let event = json!({"type": "agent", "subtype": what, "message": message});
-        self.0.publish(Some(MonitorType::Agent), None, None, || (event, text));
+        self.shared.publish(Some(MonitorType::Agent), None, None, || (event, text));
     }
 
     pub(crate) fn allow_traces(&self, allowed: bool) -> Result<()> {
-        let mut switches = self.0.switches.lock();
+        let mut switches = self.shared.switches.lock();
         switches.traces.allowed = allowed;
         switches.apply()
     }
 
     pub(crate) fn allow_verdicts(&self, allowed: bool) -> Result<()> {
-        let mut switches = self.0.switches.lock();
+        let mut switches = self.shared.switches.lock();
         switches.verdicts.allowed = allowed;
         switches.apply()
     }
 
     pub(crate) fn allow_drops(&self, allowed: bool) -> Result<()> {
-        self.0.switches.lock().events.set_drop_limit(if allowed { DROP_EVENTS } else { 0 })
+        self.shared.switches.lock().events.set_drop_limit(if allowed { DROP_EVENTS } else { 0 })
     }
 
     pub(crate) fn losses(&self) -> Arc<LossCounters> {
-        Arc::clone(&self.0.losses)
+        Arc::clone(&self.shared.losses)
+    }
+
+    /// Why no events of the programs come any more, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failed = self.reader.is_finished() && !self.shared.ending.load(Ordering::Relaxed);
+        failed.then(|| "events: can't be read any more: see the log, and start the agent anew".to_owned())
     }
 
     pub(crate) fn status(&self) -> MonitorStatus {
-        let losses = &self.0.losses;
+        let losses = &self.shared.losses;
         MonitorStatus {
             cpus: thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             lost: losses.limited.load(Ordering::Relaxed) + losses.lost.load(Ordering::Relaxed),
@@ -299,7 +309,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut switches = self.monitor.0.switches.lock();
+        let mut switches = self.monitor.shared.switches.lock();
         switches.count(&self.filter, usize::saturating_sub);
         if let Err(error) = switches.apply() {
             log::warn!("events can't be switched off: {error}");

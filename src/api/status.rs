@@ -11,7 +11,7 @@ use super::text::{is_false, is_zero, null_as_default, optional, wire_enum};
 use crate::SecurityId;
 
 wire_enum! {
-    /// How well a part of the node does.
+    /// How well a part of the node does; the worse, the greater, but for what is not in use.
     StatusState {
         /// Well.
         Ok = "Ok",
@@ -98,6 +98,14 @@ pub struct StatusResponse {
 }
 
 impl StatusResponse {
+    /// Adds something that impairs the agent as a whole to what else is wrong with it.
+    pub fn warn(&mut self, reason: &str) {
+        let agent = self.cilium.get_or_insert_default();
+        let others = agent.msg.take().filter(|_| agent.state != Some(StatusState::Ok));
+        agent.msg = Some(others.map_or_else(|| reason.to_owned(), |others| format!("{others}; {reason}")));
+        agent.state = agent.state.take().max(Some(StatusState::Warning));
+    }
+
     /// The parts that are not well, with their names; empty when all is well.
     pub fn degraded(&self) -> Vec<(String, &Status)> {
         let ill = |status: &&Status| matches!(status.state, Some(StatusState::Failure | StatusState::Warning));
