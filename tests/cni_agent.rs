@@ -136,11 +136,11 @@ fn pods_talk_from_their_first_packet_on() {
         let output = call(&node, "CHECK", "second", pods[1].path(), &check);
         (!output.status.success()).then(|| assert_eq!(error_code(&output), 101))
     });
-    check["prevResult"] = results[0].clone();
     until("the agent puts them back", || {
-        let output = call(&node, "STATUS", "", Path::new(""), &conf(&node));
+        let output = call(&node, "CHECK", "second", pods[1].path(), &check);
         output.status.success().then_some(())
     });
+    check["prevResult"] = results[0].clone();
     assert_eq!(error_code(&call(&node, "ADD", "first", pods[0].path(), &conf(&node))), 103);
 
     for netns in [pods[0].path(), pods[0].path(), Path::new("")] {
@@ -161,6 +161,45 @@ fn without_programs(node: &Node, result: &Value, look: impl Fn() -> Option<()>) 
     until("it is missed", || {
         socket.clsact_delete(device.index).expect("attached by clsact");
         look()
+    });
+}
+
+#[test]
+fn a_sick_endpoint_keeps_nobody_from_being_attached() {
+    let node = Node::new();
+    let _agent = node.start();
+    let pods = [TestNetns::new(), TestNetns::new()];
+    let sick = add(&node, "sick", &pods[0]);
+    let device = sick["interfaces"][0]["name"].as_str().expect("text");
+    // What is in the way of the programs is somebody else's, and stays.
+    without_programs(&node, &sick, || {
+        let tc = |args: &[&str]| node.netns.run(|| Command::new("tc").args(args).output().expect("tc runs").status);
+        tc(&["qdisc", "add", "dev", device, "ingress"]).success().then_some(())
+    });
+    let endpoint = || node.client().endpoints(&[]).expect("the list").remove(0);
+    until("the agent can't put them back", || {
+        (endpoint().status?.state? == podwire::api::EndpointState::NotReady).then_some(())
+    });
+    let mut check = conf(&node);
+    check["prevResult"] = sick.clone();
+    assert_eq!(error_code(&call(&node, "CHECK", "sick", pods[0].path(), &check)), 101);
+    let health = node.podwire(&["endpoint", "health", &endpoint().id.expect("a number").to_string()]);
+    assert_eq!(health.status.code(), Some(1), "{health:?}");
+
+    let status = node.podwire(&["status"]);
+    assert_eq!(status.status.code(), Some(1), "an operator is told: {status:?}");
+    let shown = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(shown.contains("Warning") && shown.contains("endpoints: not ready"), "{shown}");
+    result(&call(&node, "STATUS", "", Path::new(""), &conf(&node)));
+    let well = add(&node, "well", &pods[1]);
+    exchange(&node.netns, &pods[1], addresses(&well)[0]);
+
+    let host = node.netns.socket().link_by_name("cilium_host").expect("the node's").index;
+    until("what concerns every pod is refused", || {
+        // The agent takes it up again.
+        node.netns.socket().link_set_down(host).expect("down");
+        let output = call(&node, "STATUS", "", Path::new(""), &conf(&node));
+        (!output.status.success()).then(|| assert_eq!(error_code(&output), 50))
     });
 }
 

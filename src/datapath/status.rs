@@ -14,6 +14,8 @@ use crate::{ErrorKind, Result};
 pub enum Health {
     /// As it should be.
     Ok,
+    /// Single endpoints or a native device are not as they should be, and why. The node serves, and takes new endpoints.
+    Impaired(String),
     /// Not as it should be, and why.
     Degraded(String),
 }
@@ -51,11 +53,13 @@ impl Datapath {
     pub fn status(&self) -> Status {
         let mut parts = Vec::new();
         let node = self.node();
-        for device in node.all_devices() {
-            parts.push((format!("device {}", device.name), health(self.check_device(device))));
+        let own = [&node.host, &node.net].map(|device| (device, Health::Degraded as fn(String) -> Health));
+        let native = node.devices.iter().map(|device| (device, Health::Impaired as fn(String) -> Health));
+        for (device, ill) in own.into_iter().chain(native) {
+            parts.push((format!("device {}", device.name), health(self.check_device(device), ill)));
         }
-        parts.push(("routing".to_owned(), health(self.check_routing(&node))));
-        parts.push(("maps".to_owned(), health(self.check_pins())));
+        parts.push(("routing".to_owned(), health(self.check_routing(&node), Health::Degraded)));
+        parts.push(("maps".to_owned(), health(self.check_pins(), Health::Degraded)));
         parts.push(("state".to_owned(), self.check_state()));
         parts.push(("endpoints".to_owned(), self.check_endpoints()));
         parts.push(("policy".to_owned(), self.check_policy()));
@@ -122,7 +126,7 @@ impl Datapath {
         });
         let problems = problems.map(|(what, ids)| format!("{what}: {}", ids.join(", ")));
         let problems: Vec<String> = problems.chain(unreadable).collect();
-        if problems.is_empty() { Health::Ok } else { Health::Degraded(problems.join("; ")) }
+        if problems.is_empty() { Health::Ok } else { Health::Impaired(problems.join("; ")) }
     }
 
     /// Whether every endpoint has the policy that it should have.
@@ -130,14 +134,14 @@ impl Datapath {
         let policies = self.policy().realized_all();
         let ill = policies.iter().filter_map(|policy| Some((policy.endpoint, policy.error.as_ref()?)));
         let ill: Vec<String> = ill.map(|(endpoint, error)| format!("endpoint {endpoint}: {error}")).collect();
-        if ill.is_empty() { Health::Ok } else { Health::Degraded(ill.join("; ")) }
+        if ill.is_empty() { Health::Ok } else { Health::Impaired(ill.join("; ")) }
     }
 }
 
-fn health(problem: Result<Option<String>>) -> Health {
+fn health(problem: Result<Option<String>>, ill: fn(String) -> Health) -> Health {
     match problem {
         Ok(None) => Health::Ok,
-        Ok(Some(problem)) => Health::Degraded(problem),
-        Err(error) => Health::Degraded(error.to_string()),
+        Ok(Some(problem)) => ill(problem),
+        Err(error) => ill(error.to_string()),
     }
 }

@@ -131,8 +131,8 @@ impl EndpointHealth {
         use EndpointHealthStatus::{Bootstrap, Disabled, Failure, Ok, Pending, Warning};
         use endpoint::EndpointState as State;
         let bpf = match state {
-            State::Ready if faults.is_empty() => Ok,
-            State::Ready => Failure,
+            State::Ready | State::NotReady if !faults.is_empty() => Failure,
+            State::Ready => Ok,
             State::NotReady => Warning,
             State::WaitingForIdentity => Bootstrap,
             State::Restoring | State::Regenerating => Pending,
@@ -156,7 +156,7 @@ impl EndpointHealth {
     pub fn unconnected(mut self, reason: Option<String>) -> Self {
         let Some(reason) = reason.filter(|_| self.connected) else { return self };
         self.connected = false;
-        if matches!(self.bpf, Some(EndpointHealthStatus::Ok)) {
+        if matches!(self.bpf, Some(EndpointHealthStatus::Ok | EndpointHealthStatus::Warning)) {
             self.bpf = Some(EndpointHealthStatus::Failure);
             self.overall_health = Some(EndpointHealthStatus::Failure);
         }

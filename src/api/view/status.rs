@@ -12,11 +12,7 @@ impl StatusResponse {
     /// knows (recurring work, the monitor) is its own to add.
     pub fn new(datapath: &Datapath, version: &str) -> Self {
         let node = datapath.node();
-        let ill = faults(&datapath.status());
-        let agent = match ill.is_empty() {
-            true => Status::new(StatusState::Ok, format!("{version} ({} endpoints)", datapath.endpoints().len())),
-            false => Status::new(StatusState::Failure, ill.join("; ")),
-        };
+        let agent = agent(&datapath.status(), format!("{version} ({} endpoints)", datapath.endpoints().len()));
         let cluster = ClusterStatus { self_: Some(node.name.clone()), ..ClusterStatus::default() };
         Self {
             attach_mode: Some(if node.attach_mode == "tcx" { "tcx" } else { "tc" }.to_owned()),
@@ -43,11 +39,8 @@ impl StatusResponse {
 
     /// Only whether the agent as a whole is well.
     pub fn brief(datapath: &Datapath, version: &str) -> Self {
-        let ill = faults(&datapath.status());
-        let state = if ill.is_empty() { StatusState::Ok } else { StatusState::Failure };
-        let message = if ill.is_empty() { version.to_owned() } else { ill.join("; ") };
-        let cluster = Some(ClusterStatus::default());
-        Self { cilium: Some(Status::new(state, message)), cluster, ..Self::default() }
+        let agent = agent(&datapath.status(), version.to_owned());
+        Self { cilium: Some(agent), cluster: Some(ClusterStatus::default()), ..Self::default() }
     }
 }
 
@@ -64,16 +57,23 @@ fn policy(datapath: &Datapath) -> Status {
     );
     match realized.iter().filter(|policy| policy.error.is_some()).count() {
         0 => Status::new(StatusState::Ok, text),
-        failing => Status::new(StatusState::Failure, format!("{text}, failing at {failing}")),
+        failing => Status::new(StatusState::Warning, format!("{text}, failing at {failing}")),
     }
 }
 
-fn faults(status: &crate::Status) -> Vec<String> {
-    let fault = |(name, health): &(String, Health)| match health {
-        Health::Ok => None,
-        Health::Degraded(reason) => Some(format!("{name}: {reason}")),
-    };
-    status.parts.iter().filter_map(fault).collect()
+/// Broken, which says that nobody should be sent here, only for what concerns every endpoint.
+fn agent(status: &crate::Status, well: String) -> Status {
+    let (mut state, mut ill) = (StatusState::Ok, Vec::new());
+    for (name, health) in &status.parts {
+        let (found, reason) = match health {
+            Health::Ok => continue,
+            Health::Impaired(reason) => (StatusState::Warning, reason),
+            Health::Degraded(reason) => (StatusState::Failure, reason),
+        };
+        state = state.max(found);
+        ill.push(format!("{name}: {reason}"));
+    }
+    Status::new(state, if ill.is_empty() { well } else { ill.join("; ") })
 }
 
 fn map_sizes(datapath: &Datapath) -> BpfMapStatus {
