@@ -5,6 +5,7 @@ mod builder;
 mod cleanup;
 mod config;
 mod follow;
+mod forwarding;
 mod host;
 mod inspect;
 mod maintenance;

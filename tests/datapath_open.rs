@@ -347,30 +347,6 @@ fn programs_that_were_taken_off_are_missed_and_come_back() {
 }
 
 #[test]
-fn devices_that_forwarded_before_forward_afterwards() {
-    let node = TestNode::new();
-    let (config, _) = with_wire(&node);
-    let path = |family: &str, device: &str| format!("/proc/sys/net/{family}/conf/{device}/forwarding");
-    let read = |family: &str, device: &str| fs::read_to_string(path(family, device)).expect("readable");
-    let write = |family: &str, device: &str, value: &str| fs::write(path(family, device), value).expect("writable");
-    let all = || ["ipv4", "ipv6"].map(|family| [read(family, "wire0"), read(family, "wire1"), read(family, "lo")]);
-    node.netns.run(|| {
-        for family in ["ipv4", "ipv6"] {
-            write(family, "wire0", "1");
-            write(family, "lo", "1");
-        }
-    });
-    for _ in 0..2 {
-        drop(node.try_open(config.clone()).expect("opens"));
-    }
-    assert_eq!(node.netns.run(all).concat(), ["1\n"; 6]);
-    // Turned off by somebody meanwhile.
-    node.netns.run(|| write("ipv4", "lo", "0"));
-    node.netns.run(|| Datapath::cleanup(node.bpf.path(), &node.state_dir())).expect("cleaned up");
-    assert_eq!(node.netns.run(all), [["1\n", "0\n", "0\n"], ["1\n", "0\n", "1\n"]]);
-}
-
-#[test]
 fn what_was_noted_of_a_device_that_is_gone_is_forgotten() {
     let node = TestNode::new();
     let markers = || {

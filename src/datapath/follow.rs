@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use super::config::Devices;
 use super::node::{self, Node, NodeDevice};
-use super::{Datapath, host, open, routes};
+use super::{Datapath, host, namespace, open, routes, sysctls};
 use crate::ipam::{Ipam, Lifetime};
 use crate::netlink::{Address, Link, RouteSpec, Socket};
 use crate::program::Device;
@@ -106,6 +106,10 @@ impl Datapath {
         self.own_addresses(&before, &now, &mut followed.held)?;
         if now != *before {
             open::detach_retired(&self.attacher, &before, &now)?;
+            // Settings are the calling thread's namespace's.
+            if namespace::check(&self.paths).is_ok() {
+                sysctls::follow(&self.paths.state_dir, socket, &now)?;
+            }
             node::save(&now, &self.paths.state(node::FILE))?;
             self.endpoints.set_node_devices(now.all_devices().map(|device| device.ifindex).collect());
             *self.node.write() = Arc::new(now);

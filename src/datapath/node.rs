@@ -9,7 +9,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{IDENTITIES, POLICIES};
-use super::{namespace, open, served, sysctls};
+use super::{forwarding, namespace, open, served, sysctls};
 use crate::program::Device;
 use crate::state::{create_dir, remove_leftovers};
 use crate::tables::{PolicyMap, catalog};
@@ -32,14 +32,15 @@ pub(super) struct Paths {
 }
 
 /// The files and folders that a datapath makes in its state directory.
-const STATE: [&str; 11] = [
+const STATE: [&str; 12] = [
     "endpoints",
     "ipam",
     IDENTITIES,
     POLICIES,
     FILE,
     sysctls::FILE,
-    sysctls::FORWARDING,
+    forwarding::FORWARDERS,
+    forwarding::REDIRECTS,
     namespace::FILE,
     open::MOUNTED,
     served::FILE,

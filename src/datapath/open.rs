@@ -82,7 +82,7 @@ fn bring_up(paths: Paths, config: &NodeConfig, locks: [Lock; 2], is_new: bool) -
     let ipam = Arc::new(open_ipam(&paths, config)?);
     let socket = Socket::open()?;
     let (mut node, router) = prepare_devices(&socket, &paths, config, &ipam)?;
-    sysctls::apply(&paths.state_dir)?;
+    sysctls::apply(&paths.state_dir, &socket, &node)?;
 
     // Before the first map is pinned: a crash in between must not leave pins that look like somebody else's.
     let own = paths.own();

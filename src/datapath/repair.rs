@@ -28,7 +28,7 @@ impl Lacking {
     /// Looks at the kernel. Without its devices, a node lacks them, and nothing else can be said. The settings are the calling
     /// thread's namespace's, and looked at only where that is the node's.
     pub(super) fn of(socket: &Socket, paths: &Paths, node: &Node, wanted: &[RouteSpec]) -> Result<Self> {
-        let sysctls = if namespace::check(paths).is_ok() { sysctls::unmet()? } else { Vec::new() };
+        let sysctls = if namespace::check(paths).is_ok() { sysctls::unmet(node)? } else { Vec::new() };
         let mut lacking = Self { sysctls, ..Self::default() };
         for device in [&node.host, &node.net] {
             match socket.link_by_index(device.ifindex) {
@@ -84,7 +84,7 @@ impl Datapath {
             socket.link_set(node.host.ifindex, &LinkChange { mac, ..LinkChange::default() })?;
         }
         if !lacking.sysctls.is_empty() {
-            sysctls::apply(&self.paths.state_dir)?;
+            sysctls::apply(&self.paths.state_dir, socket, node)?;
         }
         host::configure_host(socket, node.host.ifindex, &self.ipam.router())?;
         routes::set(socket, node.host.ifindex, wanted)

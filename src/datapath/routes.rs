@@ -14,6 +14,9 @@ use crate::{Error, ErrorKind, IfIndex, Result};
 /// Routes that the kernel makes by itself (`RTPROT_KERNEL` of linux/rtnetlink.h).
 const PROTOCOL_KERNEL: u8 = 2;
 
+/// Those that it takes from router advertisements (`RTPROT_RA`).
+const PROTOCOL_RA: u8 = 9;
+
 /// Refuses ranges that hold an address which the node has on another device than `cilium_host`, unless it is excluded, and
 /// those to which there is a route already.
 pub(super) fn check_ranges(socket: &Socket, config: &NodeConfig) -> Result<()> {
@@ -93,6 +96,12 @@ fn add(socket: &Socket, route: &RouteSpec) -> Result<()> {
         }
         added => added,
     }
+}
+
+/// The devices by which routers told of routes, default ones among them.
+pub(super) fn learnt_by(socket: &Socket) -> Result<Vec<IfIndex>> {
+    let routes = socket.routes()?.into_iter().filter(|route| route.protocol == PROTOCOL_RA);
+    Ok(routes.filter_map(|route| route.device).collect())
 }
 
 /// The routes to exactly these destinations.
