@@ -59,6 +59,8 @@ fn impossible_rules_are_refused_with_the_path() {
         (web().ingress(named("-http")), "ingress[0].l4[0].ports", "-http", name),
         (web().ingress(named("a-very-long-name")), "ingress[0].l4[0].ports", "a-very-long-name", name),
         (web().egress(named("http")), "egress[0].l4[0].ports", "http", egress),
+        (web().ingress(any().named_port(Protocol::ICMP, "Echo")), "ingress[0].l4[0].ports", "echo",
+            "ICMP has types, and their names stand in icmps"),
     ];
     for (rule, path, value, reason) in cases {
         let error = rule.check().expect_err(path).to_string();
@@ -136,7 +138,7 @@ fn sections_become_flat_rules() {
 #[test]
 fn long_lists_are_written_in_pieces() {
     let ports = (1..=100).fold(Section::any(), |section, port| section.port(Protocol::TCP, port));
-    let rule = web().ingress((0..=99).fold(ports, Section::icmp));
+    let rule = web().ingress(ports).ingress((0..=99).fold(Section::any(), Section::icmp));
     let json = rule.to_json();
     let sizes = |list: &str, inner: &str, section: usize| -> Vec<usize> {
         let list = json["ingress"][section][list].as_array().expect("a list");
@@ -144,8 +146,7 @@ fn long_lists_are_written_in_pieces() {
     };
     assert_eq!((sizes("toPorts", "ports", 0), sizes("icmps", "fields", 1)), (vec![40, 40, 20], vec![40, 40, 20]));
     let again = Policy::from_json(&json.to_string()).expect("valid");
-    let l4: Vec<_> = again[0].rules[0].ingress.iter().flat_map(|section| section.l4.clone()).collect();
-    assert_eq!(l4, rule.ingress[0].l4);
+    assert_eq!(again[0].rules[0], rule);
 }
 
 fn numbers(repository: &Repository) -> BTreeMap<u32, String> {

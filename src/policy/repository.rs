@@ -2,11 +2,12 @@
 
 mod snapshot;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 pub use snapshot::RepositorySnapshot;
 
+use super::document::{read_stored, stored};
 use super::{FlatRule, Policy, Rule, RuleNumber, SectionKind};
 use crate::{Error, Labels, Result};
 
@@ -88,10 +89,23 @@ impl Repository {
     }
 
     /// Puts a policy in the place of the one with its name, or beside the others. Fails, and changes nothing, if
-    /// [`Policy::check`] does.
+    /// [`Policy::check`] does, or for a rule that could not be read again from where it is kept.
     pub fn replace(&mut self, policy: Policy) -> Result<RuleChanges> {
         policy.check()?;
+        self.check_stored(&policy)?;
         Ok(self.put(policy))
+    }
+
+    /// Reads back what would be stored of new rules: one that can't be read would keep the next start from everything.
+    fn check_stored(&self, policy: &Policy) -> Result<()> {
+        let known: HashSet<&Rule> = self.rules(&policy.name).collect();
+        for (index, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| !known.contains(rule)) {
+            read_stored(&stored(rule)).map_err(|error| {
+                let reason = format!("could not be read again after a restart: {error}");
+                Error::invalid(format!("{}[{index}]", policy.name), rule.subject.to_string(), reason)
+            })?;
+        }
+        Ok(())
     }
 
     /// The same for a policy that was checked.

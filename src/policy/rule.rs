@@ -124,6 +124,7 @@ impl Section {
             let (value, reason) = match &l4.ports {
                 _ if !PROTOCOLS.contains(&l4.protocol) => (l4.protocol.to_string(), PROTOCOL),
                 L4Ports::Named(name) if kind.direction() == PolicyDirection::Egress => (name.clone(), EGRESS_NAME),
+                L4Ports::Named(name) if is_icmp(l4.protocol) => (name.clone(), ICMP_NAME),
                 L4Ports::Named(name) if !is_port_name(name) => (name.clone(), PORT_NAME),
                 L4Ports::Range(range) if !is_range(l4.protocol, range) => {
                     (format!("{}-{}", range.start(), range.end()), RANGE)
@@ -146,11 +147,18 @@ const PROTOCOLS: [Protocol; 6] =
 const PROTOCOL: &str = "not one of ANY, TCP, UDP, SCTP, ICMP, ICMPv6";
 /// Why a name is refused at egress.
 pub(super) const EGRESS_NAME: &str = "named ports are known of the endpoint that a rule selects, so for ingress only";
+/// Why a name is refused for ICMP.
+pub(super) const ICMP_NAME: &str = "ICMP has types, and their names stand in icmps";
 /// What a port's name is.
 pub(super) const PORT_NAME: &str =
     "a name has 1 to 15 letters, digits and single dashes inside, with a letter among them";
 /// What a range of ports is.
 const RANGE: &str = "neither all (0-65535) nor a range that ascends within 1-65535, or for ICMP within 0-255";
+
+/// Whether it has types in the place of ports.
+pub(super) fn is_icmp(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::ICMP | Protocol::ICMPV6)
+}
 
 fn is_range(protocol: Protocol, range: &RangeInclusive<u16>) -> bool {
     let all = *range == (0..=u16::MAX);

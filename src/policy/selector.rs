@@ -14,7 +14,7 @@ const RESERVED_SOURCE: &str = "reserved";
 const ANY_SOURCE: &str = "any";
 
 /// The most requirements one selector may have, and the most values of one requirement.
-const REQUIREMENTS_MAX: usize = 128;
+pub(super) const REQUIREMENTS_MAX: usize = 128;
 
 /// A label's key in a selector, with the source that the label must have, or any.
 ///

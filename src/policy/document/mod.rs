@@ -13,6 +13,8 @@ mod write;
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
+
 use super::{Policy, Rule};
 use crate::{DocumentProblem, Error, Result, shortened, shortened_words};
 use node::Node;
@@ -74,6 +76,22 @@ impl Rule {
     /// the same JSON.
     pub fn to_json(&self) -> serde_json::Value {
         write::rule(self)
+    }
+}
+
+/// The rule as JSON for the state directory, section by section: so that [`read_stored`] gives back as many, which have
+/// numbers.
+pub(super) fn stored(rule: &Rule) -> serde_json::Value {
+    write::stored(rule)
+}
+
+/// What [`stored`] made JSON of. It may be longer than a text: that of a whole document is bounded.
+pub(super) fn read_stored(value: &serde_json::Value) -> Result<Rule> {
+    let node = Node::deserialize(value).map_err(|error| malformed(&error))?;
+    let mut reader = Reader::default();
+    match rule::read(&mut reader, &node, &Scope::Stored) {
+        Some(rule) if reader.is_clean() => Ok(rule),
+        _ => Err(refused(reader.into_problems())),
     }
 }
 

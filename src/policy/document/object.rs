@@ -1,5 +1,6 @@
 //! CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy: a name, a namespace, and rules within its scope.
 
+use super::super::selector::REQUIREMENTS_MAX;
 use super::super::{Operator, Policy, Requirement, Selector, SelectorKey};
 use super::node::Node;
 use super::reader::{Fields, Object, Reader};
@@ -54,6 +55,9 @@ const METADATA: Fields = Fields {
 pub(super) enum Scope {
     /// Everywhere, as written.
     Bare,
+    /// The same, for rules that were read or made before and written by [`stored`](super::write::stored): their sections
+    /// have together what documents keep apart.
+    Stored,
     /// In one namespace, unless a selector of peers names another.
     Namespace(String),
     /// In every namespace: peers are pods, unless a selector says otherwise.
@@ -61,6 +65,14 @@ pub(super) enum Scope {
 }
 
 impl Scope {
+    /// How many requirements a selector may have as it is written: an object's scope adds one.
+    pub(super) fn requirements_max(&self) -> usize {
+        match self {
+            Self::Bare | Self::Stored => REQUIREMENTS_MAX,
+            Self::Namespace(_) | Self::Cluster => REQUIREMENTS_MAX - 1,
+        }
+    }
+
     /// The selector of a rule's subject. A rule of a namespace never reaches beyond it.
     pub(super) fn subject(&self, reader: &mut Reader, node: &Node, selector: Selector) -> Option<Selector> {
         let Self::Namespace(namespace) = self else { return Some(selector) };
@@ -85,7 +97,7 @@ impl Scope {
             return selector;
         }
         match self {
-            Self::Bare => selector,
+            Self::Bare | Self::Stored => selector,
             Self::Cluster if init => selector,
             Self::Cluster => with(selector, Operator::Exists, None),
             Self::Namespace(_) if has(&|key| k8s_or_any(key) && key.key().starts_with(NAMESPACE_LABELS)) => selector,
@@ -99,7 +111,7 @@ fn with(selector: Selector, operator: Operator, namespace: Option<&str>) -> Sele
     let wanted = SelectorKey::new(Some("k8s"), POD_NAMESPACE)
         .and_then(|key| Requirement::new(key, operator, namespace))
         .and_then(|requirement| selector.clone().and(requirement));
-    // the key is valid, the namespace was checked, and documents leave room for one requirement more
+    // the key is valid, the namespace was checked, and `requirements_max` leaves room for it
     wanted.unwrap_or(selector)
 }
 

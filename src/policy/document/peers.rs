@@ -28,7 +28,7 @@ pub(super) fn read(
         PolicyDirection::Egress => ["toEndpoints", "toEntities", "toCIDR", "toCIDRSet"],
     };
     let [endpoints, entities, cidr, cidr_set] = names;
-    let endpoint = |reader: &mut Reader, node| Some(Peer::Labels(scope.peers(selector(reader, node)?, init)));
+    let endpoint = |reader: &mut Reader, node| Some(Peer::Labels(scope.peers(selector(reader, node, scope)?, init)));
     let kinds = [
         reader.field(object, endpoints, |reader, node| reader.list(node, endpoint)),
         reader.field(object, entities, |reader, node| reader.list(node, entity)),
@@ -41,7 +41,7 @@ pub(super) fn read(
         kind.as_ref().is_some_and(|peers| !peers.is_empty()).then_some(name)
     };
     let used: Vec<_> = kinds.iter().zip(names).filter_map(used).collect();
-    if used.len() > 1 {
+    if used.len() > 1 && !matches!(scope, Scope::Stored) {
         let reason = format!("has {}; write a section for each", used.join(" and "));
         reader.problem(String::new(), reason);
     }
@@ -58,7 +58,7 @@ pub(super) fn is_init(selector: &Selector) -> bool {
 }
 
 /// `{matchLabels, matchExpressions}`; both may be missing.
-pub(super) fn selector(reader: &mut Reader, node: &Node) -> Option<Selector> {
+pub(super) fn selector(reader: &mut Reader, node: &Node, scope: &Scope) -> Option<Selector> {
     let object = reader.object(node, &SELECTOR)?;
     let labels = reader.field(object, "matchLabels", |reader, node| {
         reader.map(node, |reader, key, node| {
@@ -68,9 +68,9 @@ pub(super) fn selector(reader: &mut Reader, node: &Node) -> Option<Selector> {
     });
     let expressions = reader.field(object, "matchExpressions", |reader, node| reader.list(node, expression));
     let requirements: Vec<_> = labels.into_iter().chain(expressions).flatten().collect();
-    // two are left for the namespace
-    if requirements.len() > 126 {
-        return reader.refuse(node, format!("has {} requirements, at most 126 are allowed", requirements.len()));
+    let most = scope.requirements_max();
+    if requirements.len() > most {
+        return reader.refuse(node, format!("has {} requirements, at most {most} are allowed", requirements.len()));
     }
     match Selector::all_of(requirements) {
         Ok(selector) => Some(selector),

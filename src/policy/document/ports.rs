@@ -1,6 +1,6 @@
 //! `toPorts` and `icmps`.
 
-use super::super::rule::{EGRESS_NAME, PORT_NAME, is_port_name};
+use super::super::rule::{EGRESS_NAME, ICMP_NAME, PORT_NAME, is_icmp, is_port_name};
 use super::super::{L4Match, L4Ports};
 use super::node::Node;
 use super::reader::{Fields, Reader};
@@ -137,7 +137,7 @@ fn protocol(reader: &mut Reader, node: &Node) -> Option<Protocol> {
 
 /// The highest port, or type, of a protocol.
 fn most(protocol: Protocol) -> u16 {
-    if matches!(protocol, Protocol::ICMP | Protocol::ICMPV6) { u8::MAX.into() } else { u16::MAX }
+    if is_icmp(protocol) { u8::MAX.into() } else { u16::MAX }
 }
 
 /// `port`: 0 for all, a number, or a name.
@@ -148,9 +148,7 @@ fn first_port(reader: &mut Reader, node: &Node, protocol: Protocol, direction: P
         Node::Text(text) if is_port_name(text) => {
             return match (direction, protocol) {
                 (PolicyDirection::Egress, _) => reader.refuse(node, EGRESS_NAME),
-                (_, Protocol::ICMP | Protocol::ICMPV6) => {
-                    reader.refuse(node, "ICMP has types, and their names stand in icmps")
-                }
+                (_, protocol) if is_icmp(protocol) => reader.refuse(node, ICMP_NAME),
                 _ => Some(L4Ports::Named(text.to_ascii_lowercase())),
             };
         }

@@ -42,7 +42,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node, scope: &Scope) -> Option<Ru
     reader.required(object, "endpointSelector");
     let mut init = false;
     let subject = reader.field(object, "endpointSelector", |reader, node| {
-        let selector = peers::selector(reader, node)?;
+        let selector = peers::selector(reader, node, scope)?;
         init = peers::is_init(&selector);
         if selector.requirements().iter().any(Requirement::asks_for_no_endpoint) {
             return reader.refuse(node, NO_ENDPOINT);
@@ -53,7 +53,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node, scope: &Scope) -> Option<Ru
         let read = |reader: &mut Reader, node| section(reader, node, kind, scope, init);
         reader.field(object, kind.name(), |reader, node| reader.list(node, read)).unwrap_or_default()
     });
-    if SectionKind::ALL.iter().all(|kind| is_empty(object, *kind)) {
+    if !matches!(scope, Scope::Stored) && SectionKind::ALL.iter().all(|kind| is_empty(object, *kind)) {
         let reason = "has none of ingress, ingressDeny, egress, egressDeny, or only empty ones, and so no effect; \
                       to allow nothing write [{}]";
         reader.problem(String::new(), reason);
@@ -91,7 +91,8 @@ fn section(reader: &mut Reader, node: &Node, kind: SectionKind, scope: &Scope, i
     let ports = reader.field(object, "toPorts", |reader, node| ports::ports(reader, node, direction));
     let icmps = reader.field(object, "icmps", ports::icmps);
     let mut l4 = ports.unwrap_or_default();
-    if !l4.is_empty() && icmps.as_ref().is_some_and(|icmps| !icmps.is_empty()) {
+    let is_document = !matches!(scope, Scope::Stored);
+    if is_document && !l4.is_empty() && icmps.as_ref().is_some_and(|icmps| !icmps.is_empty()) {
         reader.problem(String::new(), "has toPorts and icmps; write a section for each");
     }
     l4.extend(icmps.unwrap_or_default());

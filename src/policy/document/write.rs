@@ -2,14 +2,33 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::rule::is_icmp;
 use super::super::{L4Match, L4Ports, Peer, Peers, Rule, Section, SectionKind, Selector};
 use crate::tables::{PolicyDirection, Protocol};
 
 /// The most items of one list of ports or ICMP types.
 const ITEMS_MAX: usize = 40;
 
-/// A rule.
+/// A rule as documents have it.
 pub(super) fn rule(rule: &Rule) -> Value {
+    let mut object = written(rule, |item, direction| section(item, direction).into_iter().map(Value::from).collect());
+    // documents must have a section: one that allows nothing
+    if SectionKind::ALL.iter().all(|kind| rule.sections(*kind).is_empty()) {
+        let directions = [SectionKind::Ingress, SectionKind::Egress].into_iter();
+        let denied = directions.filter(|kind| rule.is_default_deny(kind.direction()));
+        object.extend(denied.map(|kind| (kind.name().to_owned(), json!([{}]))));
+    }
+    object.into()
+}
+
+/// A rule with as many sections as it has, which may have together what documents keep apart.
+pub(super) fn stored(rule: &Rule) -> Value {
+    // no field comes twice with other content
+    let whole = |item: &Section, direction| section(item, direction).into_iter().flatten().collect::<Map<_, _>>();
+    written(rule, |item, direction| vec![whole(item, direction).into()]).into()
+}
+
+fn written(rule: &Rule, section: impl Fn(&Section, PolicyDirection) -> Vec<Value>) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("endpointSelector".to_owned(), selector(&rule.subject));
     for kind in SectionKind::ALL {
@@ -25,10 +44,6 @@ pub(super) fn rule(rule: &Rule) -> Value {
     for (kind, deny) in directions {
         let Some(deny) = deny else { continue };
         default_deny.insert(kind.name().to_owned(), deny.into());
-        // documents must have a section: one that allows nothing
-        if deny && SectionKind::ALL.iter().all(|kind| rule.sections(*kind).is_empty()) {
-            object.insert(kind.name().to_owned(), json!([{}]));
-        }
     }
     if !default_deny.is_empty() {
         object.insert("enableDefaultDeny".to_owned(), default_deny.into());
@@ -42,7 +57,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
     if !rule.description.is_empty() {
         object.insert("description".to_owned(), rule.description.as_str().into());
     }
-    object.into()
+    object
 }
 
 /// A selector. An equality is written as a label, a second one of the same key as an expression.
@@ -72,7 +87,7 @@ fn selector(selector: &Selector) -> Value {
 }
 
 /// A section: as several where documents keep apart what it has together, kinds of peers, and ports and ICMP types.
-fn section(section: &Section, direction: PolicyDirection) -> Vec<Value> {
+fn section(section: &Section, direction: PolicyDirection) -> Vec<Map<String, Value>> {
     let l4 = l4(&section.l4);
     let peers = match &section.peers {
         Peers::Any if section.l4.is_empty() => vec![(name(direction, "Entities"), json!(["all"]))],
@@ -86,10 +101,10 @@ fn section(section: &Section, direction: PolicyDirection) -> Vec<Value> {
         for (name, peers) in &peers {
             let mut object = l4.clone();
             object.insert(name.clone(), peers.clone());
-            sections.push(object.into());
+            sections.push(object);
         }
         if peers.is_empty() {
-            sections.push(l4.clone().into());
+            sections.push(l4.clone());
         }
     }
     sections
@@ -100,14 +115,18 @@ fn name(direction: PolicyDirection, peers: &str) -> String {
     format!("{word}{peers}")
 }
 
-/// The peers by the fields in which they stand; those without any are left out.
+/// The peers by the fields in which they stand; those without any are left out. A prefix without exceptions stands among those that
+/// have some, so that one list of them stays one.
 fn kinds(peers: &[Peer], direction: PolicyDirection) -> Vec<(String, Value)> {
     let (mut endpoints, mut entities, mut cidrs, mut sets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let has_exceptions = |peer: &Peer| matches!(peer, Peer::Cidr { except, .. } if !except.is_empty());
+    let all_in_sets = peers.iter().any(has_exceptions);
     for peer in peers {
         match peer {
             Peer::Labels(labels) => endpoints.push(selector(labels)),
             Peer::Entity(entity) => entities.push(Value::from(entity.name())),
-            Peer::Cidr { net, except } if except.is_empty() => cidrs.push(Value::from(net.to_string())),
+            Peer::Cidr { net, .. } if !all_in_sets => cidrs.push(Value::from(net.to_string())),
+            Peer::Cidr { net, except } if except.is_empty() => sets.push(json!({"cidr": net.to_string()})),
             Peer::Cidr { net, except } => {
                 let except: Vec<_> = except.iter().map(ToString::to_string).collect();
                 sets.push(json!({"cidr": net.to_string(), "except": except}));
@@ -119,23 +138,26 @@ fn kinds(peers: &[Peer], direction: PolicyDirection) -> Vec<(String, Value)> {
     given.map(|(kind, peers)| (name(direction, kind), peers.into())).collect()
 }
 
-/// What stands beside the peers: nothing, `toPorts`, `icmps`, or one of the latter each.
+/// What stands beside the peers: nothing, `toPorts`, `icmps`, or one of the latter each. Types that stand alone are `icmps`; beside
+/// ports, and in ranges, they came from `toPorts`, where all but type 0 have a place.
 fn l4(l4: &[L4Match]) -> Vec<Map<String, Value>> {
+    let only_types = l4.iter().all(is_type);
     let (mut ports, mut types) = (Vec::new(), Vec::new());
     for item in l4 {
-        match (item.protocol, &item.ports) {
-            (_, all) if *all == L4Ports::ALL => ports.push(json!({"port": "0", "protocol": protocol(item.protocol)})),
-            (Protocol::ICMP | Protocol::ICMPV6, L4Ports::Range(range)) => {
+        let name = item.protocol.to_string().to_ascii_uppercase();
+        match &item.ports {
+            all if *all == L4Ports::ALL => ports.push(json!({"port": "0", "protocol": name})),
+            L4Ports::Range(range) if is_icmp(item.protocol) && (only_types || *range.start() == 0) => {
                 let family = if item.protocol == Protocol::ICMP { "IPv4" } else { "IPv6" };
                 types.extend(range.clone().map(|number| json!({"family": family, "type": number})));
             }
-            (_, L4Ports::Named(name)) => ports.push(json!({"port": name, "protocol": protocol(item.protocol)})),
-            (_, L4Ports::Range(range)) if range.start() == range.end() => {
-                ports.push(json!({"port": range.start().to_string(), "protocol": protocol(item.protocol)}));
+            L4Ports::Named(port) => ports.push(json!({"port": port, "protocol": name})),
+            L4Ports::Range(range) if range.start() == range.end() => {
+                ports.push(json!({"port": range.start().to_string(), "protocol": name}));
             }
-            (_, L4Ports::Range(range)) => ports.push(
-                json!({"port": range.start().to_string(), "endPort": range.end(), "protocol": protocol(item.protocol)}),
-            ),
+            L4Ports::Range(range) => {
+                ports.push(json!({"port": range.start().to_string(), "endPort": range.end(), "protocol": name}));
+            }
         }
     }
     let mut found = Vec::new();
@@ -151,6 +173,7 @@ fn l4(l4: &[L4Match]) -> Vec<Map<String, Value>> {
     found
 }
 
-fn protocol(protocol: Protocol) -> String {
-    protocol.to_string().to_ascii_uppercase()
+/// Whether it is one type of ICMP.
+fn is_type(item: &L4Match) -> bool {
+    is_icmp(item.protocol) && matches!(&item.ports, L4Ports::Range(range) if range.start() == range.end())
 }
