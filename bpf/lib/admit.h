@@ -487,6 +487,7 @@ __noinline int admit(struct __sk_buff *skb, struct admission *a)
 		return DROP(REASON_ENDPOINT_NOT_READY);
 	/* Before any map is looked into: see judge(). */
 	a->generation = READ_ONCE(switches->generation);
+	loads_in_order(a->generation);
 	a->reports = switches->verdict_events;
 	a->now = bpf_jiffies64();
 	if (a->flow.kind == FLOW_ICMP_ERROR) {

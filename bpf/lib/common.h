@@ -66,13 +66,16 @@ enum reason {
 #define READ_ONCE(word) (*(const volatile typeof(word) *)&(word))
 #define WRITE_ONCE(word, value) (*(volatile typeof(word) *)&(word) = (value))
 
-/* Loads before it come before loads behind it, and stores before stores. x86 keeps them in order by itself. */
+/*
+ * Loads before it come before loads behind it, and stores before stores. x86 keeps them in order by itself; elsewhere an atomic operation does
+ * that comes back with a value, which a compare-and-swap always does (Documentation/bpf/standardization/instruction-set.rst).
+ */
 #if defined(__TARGET_ARCH_x86)
 #define loads_in_order(word) barrier()
 #define stores_in_order(word) barrier()
 #else
-#define loads_in_order(word) __sync_fetch_and_add(&(word), 0)
-#define stores_in_order(word) __sync_fetch_and_add(&(word), 0)
+#define stores_in_order(word) __sync_val_compare_and_swap((typeof((word) + 0) *)&(word), 0, 0)
+#define loads_in_order(word) stores_in_order(word)
 #endif
 
 #ifndef likely
