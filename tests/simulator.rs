@@ -17,7 +17,7 @@ use podwire::events::{VerdictAction, VerdictMatch};
 use podwire::simulator::{Entry, Packet, Place, Relation, TcpFlags, Way};
 use podwire::tables::{CtState, DropReason, PolicyDirection};
 use podwire::{Datapath, ErrorKind, SecurityId};
-use world::{ONLY_CLIENTS, World, at, place, policy};
+use world::{CLIENTS_TO_OTHERS, ONLY_CLIENTS, World, at, place, policy};
 
 #[test]
 fn allowed_by_a_rule_denied_by_none_denied_by_a_rule() {
@@ -281,8 +281,9 @@ fn echo_requests_and_errors_about_connections() {
             assert!(allowed.allowed && allowed.relation == Relation::New, "{allowed:?}");
         }
     });
-    // An error about a connection passes for its sake; about none it is judged by itself.
+    // An error about a connection passes for its sake, as long as that may be; about none it is judged by itself.
     let connection = Echo::connect(&world.pods[0], &world.pods[2], world.other.ipv4().expect("IPv4").into());
+    world.datapath.policy().upsert(policy(CLIENTS_TO_OTHERS)).expect("in force");
     let live = world.datapath.node().router_ipv4.expect("IPv4");
     let known = live_connection(&world);
     for (source_port, relation) in [(known.source().port(), Relation::Related), (9, Relation::None)] {

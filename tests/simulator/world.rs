@@ -18,6 +18,9 @@ pub(crate) const ONLY_CLIENTS: &str = r#"{"apiVersion": "cilium.io/v2", "kind": 
         "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"app": "client"}}],
                          "toPorts": [{"ports": [{"port": "81", "protocol": "TCP"}]}]}]}}"#;
 
+pub(crate) const CLIENTS_TO_OTHERS: &str = r#"{"endpointSelector": {"matchLabels": {"app": "client"}},
+    "egress": [{"toEndpoints": [{"matchLabels": {"app": "other"}}]}]}"#;
+
 /// A node with a client, a web server and somebody else.
 pub(crate) struct World {
     pub(crate) datapath: Datapath,

@@ -31,7 +31,7 @@ use crate::{Result, SecurityId};
 /// Asks the node's programs what would become of packets.
 ///
 /// The programs are loaded a second time, with the same constants, on maps of their own; for each packet these get what the
-/// live ones hold of its two addresses, its connection and its sender's device, and the policies of its endpoints. What is
+/// live ones hold of its two addresses (of an error also of those in the packet that it is about), its connection and its sender's device, and the policies of its endpoints. What is
 /// live is only read: no counter, no connection, no event and no generation changes. A packet that the kernel's stack would handle
 /// is followed until it gets there.
 ///

@@ -26,9 +26,11 @@ impl Parsed {
         LaxSlicedPacket::from_ethernet(frame).map_or_else(|_| Self::default(), |packet| Self::of_packet(&packet, true))
     }
 
-    /// The addresses that the programs may ask for.
+    /// The addresses that the programs may ask for: the packet's, and of an error those of the connection that it is about,
+    /// which is judged in its place.
     pub(super) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.into_iter().flat_map(|(source, destination)| [source, destination])
+        let inner = self.inner.map(|inner| (inner.source().ip(), inner.destination().ip()));
+        self.addresses.into_iter().chain(inner).flat_map(|(source, destination)| [source, destination])
     }
 
     /// The connections that they may ask for.
