@@ -16,6 +16,7 @@ use std::thread;
 use common::bpf::BpfRoot;
 use podwire::enforcement::{PolicyRows, PolicyWriter};
 use podwire::maps::MapInfo;
+use podwire::maps::SyncState::{Delete, Insert, Sync};
 use podwire::tables::{
     PolicyAction, PolicyDirection, PolicyL4, PolicyMap, PolicyMaps, PolicyMatch, PolicyVerdict, Protocol, Switches,
 };
@@ -158,12 +159,27 @@ fn what_somebody_else_did_to_a_policy_is_found_and_undone() {
     assert_eq!((seven.as_str(), &seven), ("its policy is not in force", &nine));
     assert!(eight.contains("was changed"), "{eight}");
 
+    // entry by entry: one changed, one gone, one of somebody else's
+    let foreign = PolicyMatch { identity: SecurityId::new(77), ..matched };
+    let changed = rows(5, 2).as_slice()[2].0;
+    edited.upsert(&foreign, &rows(1, 9).as_slice()[0].1).expect("room");
+    edited.upsert(&changed, &rows(1, 9).as_slice()[0].1).expect("room");
+    let entries = |endpoint| writer.entries(endpoint).expect("readable").expect("it has a policy");
+    let mut expected: Vec<_> = rows(5, 2).iter().map(|(matched, verdict)| (*matched, *verdict, Sync)).collect();
+    (expected[0].2, expected[2].2) = (Insert, Insert);
+    expected.push((foreign, rows(1, 9).as_slice()[0].1, Delete));
+    expected.sort_unstable_by_key(|(matched, ..)| *matched);
+    assert_eq!(entries(id(8)), expected);
+    assert!(entries(id(7)).len() == 3 && entries(id(7)).iter().all(|(_, _, state)| *state == Insert));
+    assert_eq!((entries(id(9)), writer.entries(id(10)).expect("readable")), (vec![], None));
+
     let generation = node.switches.generation().expect("readable");
     assert_eq!(writer.repair_missing().expect("written again"), [id(7), id(9)]);
     assert_eq!(node.switches.generation().expect("readable"), generation + 1);
     assert_eq!(writer.fault(id(8)).expect("readable"), Some(eight), "what is in a map is looked at on demand");
     assert!(writer.repair(id(8)).expect("written again"));
     assert_eq!(faults(), <[Option<String>; 3]>::default());
+    assert!(entries(id(7)).iter().chain(&entries(id(8))).all(|(_, _, state)| *state == Sync));
     for ((endpoint, expected), before) in policies.iter().zip(before) {
         let (slot, pin) = node.ids(*endpoint);
         assert!(slot == pin && slot != before.0, "{slot:?} in force, {pin:?} pinned, {before:?} before");

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::Datapath;
 use crate::abi::{PolicyEntry, PolicyKey};
-use crate::enforcement::PolicyRows;
-use crate::maps::{CachedEntry, MapInfo, OperationCounts, SyncState};
-use crate::tables::{PolicyMap, PolicyMatch, PolicyVerdict};
+use crate::enforcement::{PolicyRowState, PolicyRows};
+use crate::maps::{CachedEntry, MapInfo, OperationCounts};
+use crate::tables::PolicyMap;
 use crate::{Error, ErrorKind, Result};
 
 /// The maps whose desired content is kept, beside the endpoints' policies.
@@ -70,7 +70,7 @@ impl Datapath {
         self.paths.maps().join(name)
     }
 
-    /// The desired content of a map, with the state of each entry as the kernel has it now.
+    /// The desired content of a map, with the state of each entry as the kernel has it now; what is there and should not be, too.
     ///
     /// # Errors
     ///
@@ -86,15 +86,9 @@ impl Datapath {
             cache.find_drift()?;
             return Ok(cache.dump().into_iter().map(MapRow::from).collect());
         }
-        if let Some(policy) = self.policy_rows(name) {
-            let state = SyncState::Sync.as_str();
-            let row = |(matched, verdict): &(PolicyMatch, PolicyVerdict)| MapRow {
-                key: PolicyKey::of(matched).to_string(),
-                value: PolicyEntry::of(matched, verdict).to_string(),
-                state,
-                error: String::new(),
-            };
-            return Ok(policy.iter().map(row).collect());
+        let policy = PolicyMap::endpoint_of(name).map(|endpoint| self.policy().writer().entries(endpoint));
+        if let Some(entries) = policy.transpose()?.flatten() {
+            return Ok(entries.into_iter().map(MapRow::from).collect());
         }
         if self.shared_maps().contains(&name) {
             let remedy = match name {
@@ -154,6 +148,17 @@ impl MapOverview {
         self.cached = true;
         self.pressure = Some(pressure);
         self.operations = Some(operations);
+    }
+}
+
+impl From<PolicyRowState> for MapRow {
+    fn from((matched, verdict, state): PolicyRowState) -> Self {
+        Self {
+            key: PolicyKey::of(&matched).to_string(),
+            value: PolicyEntry::of(&matched, &verdict).to_string(),
+            state: state.as_str(),
+            error: String::new(),
+        }
     }
 }
 

@@ -29,5 +29,6 @@ pub use swap::{Swap, Swapped};
 pub use timings::{Span, SwapTimings};
 pub use trial::Trial;
 pub use unnamed::UnnamedPort;
+pub use upkeep::PolicyRowState;
 pub use view::{RealizedPolicy, SelectorInUse};
 pub use writer::PolicyWriter;

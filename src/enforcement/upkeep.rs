@@ -1,5 +1,6 @@
 //! What is to be done from time to time, and policies that somebody else has changed or taken out of force.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use log::{info, warn};
@@ -7,7 +8,8 @@ use log::{info, warn};
 use super::engine::Enforcement;
 use super::rows::PolicyRows;
 use super::writer::PolicyWriter;
-use crate::tables::PolicyMap;
+use crate::maps::SyncState;
+use crate::tables::{PolicyMap, PolicyMatch, PolicyVerdict};
 use crate::{EndpointId, Result};
 
 /// The ipcache is looked through no sooner than after so many times as long as it took the last time: what costs much with many
@@ -57,6 +59,9 @@ impl Enforcement {
     }
 }
 
+/// An entry of a policy, with what is still to be done for it.
+pub type PolicyRowState = (PolicyMatch, PolicyVerdict, SyncState);
+
 impl PolicyWriter {
     /// What is wrong with the policy that the programs find for an endpoint, in words: nothing, if it is the one that was
     /// put into force last. Reads all of it.
@@ -105,6 +110,26 @@ impl PolicyWriter {
         self.replace_slots(&mut in_force, missing, &mut swap)?;
         drop(in_force);
         Ok(swap.wait()?.endpoints)
+    }
+
+    /// The entries of the policy that was put into force last for an endpoint, and those of somebody else that the programs
+    /// find beside them, with what is to be done for each; `None` for an endpoint without a policy. Reads all of it.
+    pub fn entries(&self, endpoint: EndpointId) -> Result<Option<Vec<PolicyRowState>>> {
+        let in_force = self.in_force.lock();
+        let Some(written) = in_force.get(&endpoint) else { return Ok(None) };
+        let mut found: BTreeMap<_, _> = match self.outer.policy_id(endpoint)? {
+            Some(id) => PolicyMap::from_id(id, endpoint)?.entries()?.into_iter().collect(),
+            None => BTreeMap::new(),
+        };
+        let state = |found: Option<PolicyVerdict>, wanted| {
+            if found == Some(wanted) { SyncState::Sync } else { SyncState::Insert }
+        };
+        let written =
+            written.iter().map(|(matched, verdict)| (*matched, *verdict, state(found.remove(matched), *verdict)));
+        let mut entries: Vec<_> = written.collect();
+        entries.extend(found.into_iter().map(|(matched, verdict)| (matched, verdict, SyncState::Delete)));
+        entries.sort_unstable_by_key(|(matched, ..)| *matched);
+        Ok(Some(entries))
     }
 
     fn fault_in(&self, endpoint: EndpointId, written: Option<&PolicyRows>) -> Result<Option<String>> {
