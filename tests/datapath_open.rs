@@ -1,9 +1,10 @@
 //! Opening a node: what it refuses, what it writes down, what a clean-up leaves. Needs root.
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use common::netns::TestNetns;
 use common::node::TestNode;
@@ -11,7 +12,8 @@ use podwire::endpoint::EndpointState;
 use podwire::maps::{HashMap, MapSpec};
 use podwire::netlink::{DeviceSpec, VethSpec};
 use podwire::program::{Attacher, Constants, Device, Direction, Program};
-use podwire::{AttachMode, Datapath, Devices, ErrorKind, IfIndex, NodeConfig};
+use podwire::state::Lock;
+use podwire::{AttachMode, CleanedUp, Datapath, Devices, ErrorKind, IfIndex, NodeConfig};
 
 #[test]
 fn a_second_one_on_the_same_state_is_refused() {
@@ -201,6 +203,71 @@ fn a_state_directory_that_holds_other_things_keeps_them() {
     node.netns.run(|| Datapath::cleanup(node.bpf.path(), &shared)).expect("cleaned up");
     let left: Vec<_> = fs::read_dir(&shared).expect("stays").map(|entry| entry.expect("read").file_name()).collect();
     assert_eq!(left, ["notes"]);
+}
+
+/// Every file of a folder with what is in it.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("listed") {
+        let path = entry.expect("listed").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).expect("readable"));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_directory_that_is_not_podwires_is_left_alone() {
+    let node = TestNode::new();
+    drop(node.open());
+    let (folder, empty) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let theirs = folder.path();
+    for name in ["lock", "endpoints/7.json", "ipam/ipam.journal", "policy.json", "socket.json", "forwarding.json"] {
+        fs::create_dir_all(theirs.join(name).parent().expect("has one")).expect("created");
+        fs::write(theirs.join(name), "somebody's").expect("written");
+    }
+    let before = files(theirs);
+    let kept = format!(
+        "{} is not podwire's state (it has none of sysctls.json, node_config.json, namespace.json): left alone",
+        theirs.canonicalize().expect("there").display()
+    );
+    let preview = node.netns.run(|| Datapath::cleanup_preview(node.bpf.path(), theirs)).expect("previewed");
+    assert!(preview.contains(&kept), "{preview:?}");
+    let builder = Datapath::builder().bpf_root(node.bpf.path()).state_dir(theirs);
+    let error = node.netns.run(|| builder.open(TestNode::config())).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+    let root = common::bpf::BpfRoot::new();
+    for _ in 0..2 {
+        let report = node.netns.run(|| Datapath::cleanup(root.path(), theirs)).expect("cleaned up");
+        assert_eq!((report.done, report.kept), (Vec::new(), vec![kept.clone()]));
+    }
+    assert_eq!(files(theirs), before);
+    assert!(node.devices().contains(&"cilium_host".to_owned()));
+    for nothing in [empty.path(), &empty.path().join("missing")] {
+        let report = node.netns.run(|| Datapath::cleanup(root.path(), nothing)).expect("cleaned up");
+        assert_eq!(report, CleanedUp::default());
+    }
+    assert!(!empty.path().exists());
+}
+
+#[test]
+fn a_start_that_is_refused_takes_no_state_with_it() {
+    let node = TestNode::new();
+    drop(node.open());
+    // As the refusal of another namespace's state tells one to do.
+    fs::remove_file(node.state_dir().join("namespace.json")).expect("there");
+    let before = files(&node.state_dir());
+    let held = Lock::acquire_directory(node.bpf.path()).expect("somebody has it");
+    let error = node.try_open(TestNode::config()).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    let mut after = files(&node.state_dir());
+    after.retain(|path, _| !path.ends_with("namespace.json"));
+    assert_eq!(after, before);
+    drop(held);
+    node.open();
 }
 
 /// What can be seen of a namespace: devices with their addresses, routes, settings.

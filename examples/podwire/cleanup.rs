@@ -25,8 +25,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let (root, state) = (&args.bpf_root, &args.state_dir);
     if args.force {
         let cleaned = Datapath::cleanup(root, state).context("cannot clean up")?;
-        let text = if cleaned.done.is_empty() { "Nothing to remove".to_owned() } else { cleaned.done.join("\n") };
-        return Ok(Report::new(text, &json!({"done": cleaned.done}))?);
+        let lines = [&*cleaned.done, &*cleaned.kept].concat();
+        let text = if lines.is_empty() { "Nothing to remove".to_owned() } else { lines.join("\n") };
+        let report = Report::new(text, &json!({"done": cleaned.done, "kept": cleaned.kept}))?;
+        return Ok(report.failing(!cleaned.kept.is_empty()));
     }
     let plan = Datapath::cleanup_preview(root, state).context("cannot see what to clean up")?;
     if plan.is_empty() {

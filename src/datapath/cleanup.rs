@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::node::{Node, Paths};
+use super::node::{Content, LOCK, MARKS, Node, Paths};
 use super::open::MOUNTED;
 use super::{Datapath, host, namespace, node, served, sysctls};
 use crate::endpoint::{is_ours, recorded_devices};
@@ -12,16 +12,19 @@ use crate::program::{AttachMode, Attacher, Device, Direction, bpffs};
 use crate::state::{Lock, load_document};
 use crate::{Error, ErrorKind, IfIndex, Result};
 
-/// What a clean-up removed or put back, in words, in the order in which it was done.
+/// What a clean-up did, in words, one line for each thing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CleanedUp {
-    /// One line for each thing.
+    /// What it removed or put back, in the order in which it was done.
     pub done: Vec<String>,
+    /// What it was told to remove and did not: a state directory that is somebody else's.
+    pub kept: Vec<String>,
 }
 
 impl Datapath {
     /// Removes what a datapath made in the calling thread's network namespace, in its root of pins and its state directory,
     /// the socket that nobody serves any more with the deletions queued beside it, and puts sysctls back. Works without an agent; what is gone already is fine, so that it can be repeated.
+    /// A state directory in which nothing says that it is podwire's is left alone.
     ///
     /// # Errors
     ///
@@ -29,10 +32,11 @@ impl Datapath {
     pub fn cleanup(bpf_root: &Path, state_dir: &Path) -> Result<CleanedUp> {
         let paths = Paths::new(bpf_root, state_dir);
         let mut report = CleanedUp::default();
-        let locks = lock(&paths)?;
+        let content = paths.content();
         namespace::check(&paths)?;
+        let locks = lock(&paths, content)?;
         let socket = Socket::open()?;
-        remove_endpoints(&socket, &paths, &mut report)?;
+        remove_endpoints(&socket, &paths, content, &mut report)?;
         detach_others(&socket, &paths, &mut report)?;
         if host::delete_pair(&socket, &paths.state_dir)? {
             report.done.push(format!("deleted {} and {}", host::HOST, host::NET));
@@ -42,7 +46,12 @@ impl Datapath {
         remove_pins(&paths, &mut report)?;
         // What is locked can be neither unmounted nor removed.
         drop(locks);
-        remove_state(&paths, &mut report)?;
+        match content {
+            // Whoever began to use it meanwhile keeps it.
+            Content::Nothing => drop(fs::remove_dir(&paths.state_dir)),
+            Content::Ours => remove_state(&paths, &mut report)?,
+            Content::Foreign => report.kept.push(left_alone(&paths)),
+        }
         Ok(report)
     }
 
@@ -52,7 +61,8 @@ impl Datapath {
         namespace::check(&paths)?;
         let socket = Socket::open()?;
         let mut plan = Vec::new();
-        let pods = endpoint_devices(&socket, &paths)?;
+        let content = paths.content();
+        let pods = endpoint_devices(&socket, &paths, content)?;
         for (index, name) in &pods {
             plan.push(format!("device {name} (index {index}) and its endpoint"));
         }
@@ -64,12 +74,21 @@ impl Datapath {
         }
         plan.extend(sysctls::changed(&paths.state_dir)?);
         plan.extend(pins(&paths).into_iter().map(|pin| format!("pin {}", pin.display())));
-        plan.extend(served::left(&paths)?.iter().map(|path| format!("{}", path.display())));
-        if state_dir.exists() {
-            plan.push(format!("the state in {}", paths.state_dir.display()));
+        match content {
+            Content::Nothing => {}
+            Content::Ours => {
+                plan.extend(served::left(&paths)?.iter().map(|path| format!("{}", path.display())));
+                plan.push(format!("the state in {}", paths.state_dir.display()));
+            }
+            Content::Foreign => plan.push(left_alone(&paths)),
         }
         Ok(plan)
     }
+}
+
+fn left_alone(paths: &Paths) -> String {
+    let marks = MARKS.join(", ");
+    format!("{} is not podwire's state (it has none of {marks}): left alone", paths.state_dir.display())
 }
 
 /// Unmounts the bpffs that was mounted, and removes what is on disk.
@@ -87,10 +106,10 @@ pub(super) fn remove_state(paths: &Paths, report: &mut CleanedUp) -> Result<()> 
 }
 
 /// Keeps everybody else away from what there is.
-fn lock(paths: &Paths) -> Result<Vec<Lock>> {
+fn lock(paths: &Paths, content: Content) -> Result<Vec<Lock>> {
     let mut locks = Vec::new();
-    if paths.state_dir.exists() {
-        locks.push(Lock::acquire(paths.state("lock"))?);
+    if content == Content::Ours {
+        locks.push(Lock::acquire(paths.state(LOCK))?);
     }
     if paths.bpf_root.exists() {
         locks.push(Lock::acquire_directory(&paths.bpf_root)?);
@@ -100,15 +119,15 @@ fn lock(paths: &Paths) -> Result<Vec<Lock>> {
 
 /// The devices that podwire made for pods: those of its endpoints; and where `cilium_host` says that nobody else's can be there, all
 /// of them, also of endpoints that were never noted or whose file can't be read.
-fn endpoint_devices(socket: &Socket, paths: &Paths) -> Result<Vec<(IfIndex, String)>> {
-    let recorded = recorded_devices(&paths.state_dir)?;
+fn endpoint_devices(socket: &Socket, paths: &Paths, content: Content) -> Result<Vec<(IfIndex, String)>> {
+    let recorded = if content == Content::Ours { recorded_devices(&paths.state_dir)? } else { Vec::new() };
     let is_home = host::find_own(socket, &paths.state_dir)?.is_some();
     let ours = socket.links()?.into_iter().filter(is_ours).map(|link| (link.index, link.name));
     Ok(ours.filter(|device| is_home || recorded.contains(device)).collect())
 }
 
-fn remove_endpoints(socket: &Socket, paths: &Paths, report: &mut CleanedUp) -> Result<()> {
-    for (index, name) in endpoint_devices(socket, paths)? {
+fn remove_endpoints(socket: &Socket, paths: &Paths, content: Content, report: &mut CleanedUp) -> Result<()> {
+    for (index, name) in endpoint_devices(socket, paths, content)? {
         match socket.link_delete(index) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => report.done.push(format!("deleted {name}")),

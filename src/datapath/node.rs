@@ -31,26 +31,71 @@ pub(super) struct Paths {
     pub(super) state_dir: PathBuf,
 }
 
-/// The files and folders that a datapath makes in its state directory.
+/// The files and folders that a datapath makes in its state directory, in the order in which they are removed: [`MARKS`] last.
 const STATE: [&str; 12] = [
     "endpoints",
     "ipam",
     IDENTITIES,
     POLICIES,
-    FILE,
-    sysctls::FILE,
     forwarding::FORWARDERS,
     forwarding::REDIRECTS,
-    namespace::FILE,
     open::MOUNTED,
     served::FILE,
-    "lock",
+    LOCK,
+    sysctls::FILE,
+    FILE,
+    namespace::FILE,
 ];
+
+/// The file by which a state directory is locked.
+pub(super) const LOCK: &str = "lock";
+
+/// Any of these says that a state directory is podwire's; other programs, too, have an `ipam` and a `lock`. The first file of all is one
+/// of them, but for the lock.
+pub(super) const MARKS: [&str; 3] = [sysctls::FILE, FILE, namespace::FILE];
+
+/// What a state directory is to whoever removes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// It does not exist, or is empty.
+    Nothing,
+    /// It has a mark.
+    Ours,
+    /// It has things, and no mark.
+    Foreign,
+}
 
 impl Paths {
     /// With the state directory's one true name, by which two datapaths are told apart; also where it does not exist.
     pub(super) fn new(bpf_root: &Path, state_dir: &Path) -> Self {
         Self { bpf_root: bpf_root.to_owned(), state_dir: canonical(state_dir) }
+    }
+
+    /// Whose the state directory is.
+    pub(super) fn content(&self) -> Content {
+        match fs::read_dir(&self.state_dir).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => Content::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::Nothing,
+            _ if MARKS.iter().any(|mark| self.state(mark).is_file()) => Content::Ours,
+            _ => Content::Foreign,
+        }
+    }
+
+    /// Refuses a directory in which things of others have names that ours would have. A lock alone is of a start that died.
+    pub(super) fn refuse_foreign_state(&self) -> Result<()> {
+        if self.content() != Content::Foreign {
+            return Ok(());
+        }
+        let failed = |error| Error::system("read directory", self.state_dir.display().to_string(), error);
+        let others = fs::read_dir(&self.state_dir).map_err(failed)?.flatten().any(|entry| entry.file_name() != *LOCK);
+        match STATE.iter().find(|name| self.state(name).exists()) {
+            Some(taken) if others => Err(Error::Foreign {
+                object: self.state(taken).display().to_string(),
+                owner: format!("another program, as none of {} is beside it", MARKS.join(", ")),
+                remedy: "choose another state directory".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the state directory, for nobody else to look into. One that holds other things keeps its mode.

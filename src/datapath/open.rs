@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::config::NodeConfig;
 use super::follow::{self, Followed};
-use super::node::{self, Node, NodeDevice, Paths};
+use super::node::{self, Content, Node, NodeDevice, Paths};
 use super::{CleanedUp, Datapath, cleanup, host, namespace, policy, routes, served, sysctls};
 use crate::conntrack::{Conntrack, ticks_per_second};
 use crate::endpoint::{EndpointManager, Reach, Wiring};
@@ -31,15 +31,17 @@ pub(super) fn open(paths: Paths, socket: Option<&Path>, config: &NodeConfig) -> 
     config.validate()?;
     program::features::check_privileges()?;
     routes::check_ranges(&Socket::open()?, config)?;
+    paths.refuse_foreign_state()?;
+    let before = paths.content();
     paths.create_state_dir()?;
-    let state = Lock::acquire(paths.state("lock"))?;
+    let state = Lock::acquire(paths.state(node::LOCK))?;
     namespace::check(&paths)?;
-    let (is_new, is_noted) = (is_new(&paths)?, paths.state(namespace::FILE).exists());
+    let is_new = is_new(&paths)?;
     // Where nothing was there, whatever is there now was made by this attempt.
     let pins = match claim(&paths, socket) {
         Ok(pins) => pins,
         Err(error) => {
-            if !is_noted {
+            if before != Content::Ours {
                 undone(cleanup::remove_state(&paths, &mut CleanedUp::default()));
             }
             return Err(error);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{Node, NodeDevice};
+use super::node::{LOCK, Node, NodeDevice};
 use super::repair::Lacking;
 use super::{Datapath, routes};
 use crate::endpoint::{EndpointState, Unreadable};
@@ -101,7 +101,7 @@ impl Datapath {
     /// Whether what has to outlast this process can be written.
     fn check_state(&self) -> Health {
         // The lock is there as long as the directory is the one that was opened.
-        if self.paths.state("lock").exists() {
+        if self.paths.state(LOCK).exists() {
             return Health::Ok;
         }
         let folder = self.paths.state_dir.display();

@@ -62,6 +62,9 @@ pub(super) fn unmet(node: &Node) -> Result<Vec<Key>> {
 /// Puts the old values back where nobody changed them since.
 pub(super) fn restore(state: &Path) -> Result<Vec<String>> {
     let (sysctls, mut recorder) = (Sysctls::system(), load(state)?);
+    if recorder.changes().is_empty() {
+        return Ok(Vec::new());
+    }
     let noted = Noted::of(&sysctls, &recorder, state)?;
     let before: HashMap<Key, String> =
         recorder.changes().iter().map(|change| (change.key().clone(), change.before().to_owned())).collect();
