@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use podwire::identity::{Changes, Identity, cidr_labels};
+use podwire::identity::{Changes, Identity, World, cidr_labels};
 use podwire::policy::{
     CompiledPolicy, FlatRule, L4Match, L4Ports, Peer, Peers, PolicyOptions, RuleNumber, RulesInForce, Selector,
     Subject, WorldIdentities,
@@ -63,7 +63,12 @@ fn prefixes(rules: u32) -> RulesInForce {
     let net = |number: u32| format!("10.{}.{}.0/24", number >> 8, number & 255).parse().expect("a prefix");
     let peer = |number| vec![Peer::Cidr { net: net(number), except: Vec::new() }];
     let all: Vec<_> = (0..rules).map(|number| rule(number + 1, peer(number), [443])).collect();
-    let prefix = |number| Identity::new(SecurityId::new((1 << 24) + number), cidr_labels(net(number)).expect("labels"));
+    let prefix = |number| {
+        Identity::new(
+            SecurityId::new((1 << 24) + number),
+            cidr_labels(net(number), World::BothFamilies).expect("labels"),
+        )
+    };
     node(&all, (0..rules).map(prefix))
 }
 

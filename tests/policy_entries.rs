@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podwire::identity::{Identity, cidr_labels, labels_of_reserved};
+use podwire::identity::{Identity, World, cidr_labels, labels_of_reserved};
 use podwire::policy::{
     CompiledPolicy, EnforcementMode, Entity, FlatRule, L4Match, L4Ports, NamedPorts, Peer, Peers, Policy,
     PolicyOptions, Repository, RuleNumber, RulesInForce, Selector, Subject, WorldIdentities,
@@ -69,7 +69,8 @@ fn node(rules: &[FlatRule]) -> RulesInForce {
     ]);
     let prefixes = ["203.0.113.0/24", "192.0.2.0/24", "192.0.2.128/25"].map(|net| net.parse().expect("a prefix"));
     let identities = (1 << 24..).zip(prefixes);
-    let identities = identities.map(|(id, net)| Identity::new(SecurityId::new(id), cidr_labels(net).expect("labels")));
+    let identities = identities
+        .map(|(id, net)| Identity::new(SecurityId::new(id), cidr_labels(net, World::BothFamilies).expect("labels")));
     let _ = node.add_identities(identities);
     node.insert(rules);
     node
@@ -167,7 +168,10 @@ spec:
     let mut rules = RulesInForce::new(WorldIdentities::of_node(true, false));
     let _ =
         rules.add_identities([in_default(WEB, "web"), in_default(400, "client"), identity(401, &["k8s:app=client"])]);
-    let _ = rules.add_identities([Identity::new(SecurityId::new(1 << 24), cidr_labels(prefix).expect("labels"))]);
+    let _ = rules.add_identities([Identity::new(
+        SecurityId::new(1 << 24),
+        cidr_labels(prefix, World::OneFamily).expect("labels"),
+    )]);
 
     let mut repository = Repository::new();
     let policy = Policy::from_yaml(web).expect("a policy").remove(0);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use podwire::identity::Identity;
+use podwire::identity::{Identity, IdentityAllocator, IdentityConfig, LocalIdentities, World};
 use podwire::policy::{Entity, Operator, Peer, Requirement, Selector, WorldIdentities};
 use podwire::{Labels, SecurityId};
 use proptest::prelude::*;
@@ -94,6 +94,7 @@ fn impossible_selectors_are_refused() {
         "k8s:a\u{0}=x",
         "k8s:app=ü",
         "reserved:all",
+        "cidr:203.0.113.0/24",
         "reserved:foo",
         "reserved:Host",
     ] {
@@ -171,6 +172,38 @@ fn the_world_of_a_node_with_one_family() {
         assert_eq!(selected(Entity::WorldIpv6.into()), of_ipv6, "{node:?}");
         assert_eq!(selected(Entity::World.into()), [true; 3], "{node:?}");
         assert_eq!(selected(Entity::Cluster.into()), [false; 3], "{node:?}");
+    }
+}
+
+/// Who is denied the world stays denied it when another rule names a part of it, and with that gives it an identity of its own.
+#[test]
+fn a_prefix_is_of_the_world_by_its_label_as_the_rest_is() {
+    let nodes = [
+        ((true, false), ["reserved:world", "reserved:world"]),
+        ((false, true), ["reserved:world", "reserved:world"]),
+        ((true, true), ["reserved:world-ipv4", "reserved:world-ipv6"]),
+    ];
+    for ((ipv4, ipv6), by_family) in nodes {
+        let node = WorldIdentities::of_node(ipv4, ipv6);
+        let identities = LocalIdentities::new(IdentityConfig::new(World::new(ipv4, ipv6))).expect("good");
+        let prefixes =
+            ["0.0.0.0/0", "::/0", "203.0.113.0/24", "2001:db8::/32"].map(|net| net.parse().expect("a prefix"));
+        let [rest4, rest6, net4, net6] = &identities.acquire_cidrs(&prefixes).expect("room")[..] else { panic!() };
+        for label in ["reserved:world", "reserved:world-ipv4", "reserved:world-ipv6", "world", "world-ipv4"] {
+            let peer = Peer::Labels(Selector::new().exists(label).expect("valid"));
+            let selected = [rest4, net4, rest6, net6].map(|identity| peer.selects(identity, &node));
+            assert_eq!((selected[0], selected[2]), (selected[1], selected[3]), "{label} on {node:?}");
+            let is_label = |of: &str| of.ends_with(&format!(":{label}")) || of == label;
+            assert_eq!([selected[0], selected[2]], by_family.map(is_label), "{label} on {node:?}");
+        }
+        for (entity, expected) in [(Entity::WorldIpv4, [true, false]), (Entity::WorldIpv6, [false, true])] {
+            let peer = Peer::Entity(entity);
+            assert_eq!([net4, net6].map(|identity| peer.selects(identity, &node)), expected, "{entity} on {node:?}");
+        }
+        // by its own label it is not selected at all
+        let of_any_source = Peer::Labels(Selector::new().exists("203.0.113.0/24").expect("valid"));
+        assert!(!of_any_source.selects(net4, &node));
+        assert!(of_any_source.selects(&Identity::new(SecurityId::new(300), labels(&["k8s:203.0.113.0/24"])), &node));
     }
 }
 

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use super::cidrs;
 use super::engine::Enforcement;
 use super::policies::difference;
-use crate::identity::{Changes, Identity, cidr_labels};
+use crate::identity::{Changes, Identity, World, cidr_labels};
 use crate::policy::{
     CompiledPolicy, Policy, PolicyOptions, Repository, RuleChanges, RuleNumber, RuleSource, RulesInForce, Subject,
 };
@@ -40,7 +40,8 @@ impl Enforcement {
         policies.into_iter().try_for_each(|policy| repository.replace(policy).map(drop))?;
         let (removed, added) = difference(&state.repository, &repository);
         let wanted = cidrs::named_by(repository.flat());
-        let prefixes = self.invent(wanted.into_iter().filter(|prefix| !state.cidrs.contains_key(prefix)))?;
+        let new = wanted.into_iter().filter(|prefix| !state.cidrs.contains_key(prefix));
+        let prefixes = self.invent(new, state.rules.world())?;
 
         let mut rules = state.rules.clone();
         let subjects = state.endpoints.iter().map(|(id, local)| (*id, local.subject().clone())).collect();
@@ -54,14 +55,14 @@ impl Enforcement {
     }
 
     /// Identities for prefixes: those that exist, and else of numbers that nobody has.
-    fn invent(&self, prefixes: impl Iterator<Item = IpNetwork>) -> Result<BTreeMap<IpNetwork, Identity>> {
+    fn invent(&self, prefixes: impl Iterator<Item = IpNetwork>, world: World) -> Result<BTreeMap<IpNetwork, Identity>> {
         let taken: BTreeSet<SecurityId> = self.ipcache.peers().iter().map(|peer| peer.entry.identity).collect();
         let free = |id: &SecurityId| !taken.contains(id) && self.identities.get(*id).is_none();
         // From the top down: allocators count up.
         let mut numbers = (0..1 << 24).rev().map(|number| SecurityId::new(1 << 24 | number)).filter(free);
         let mut invented = BTreeMap::new();
         for prefix in prefixes {
-            let labels = cidr_labels(prefix)?;
+            let labels = cidr_labels(prefix, world)?;
             let identity = match self.identities.find(&labels) {
                 Some(identity) => identity,
                 None => {

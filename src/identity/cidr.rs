@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::reserved::{RESERVED_SOURCE, WORLD_IPV4, WORLD_IPV6};
+use super::reserved::labels_of_reserved;
+use super::world::World;
 use crate::{Error, Label, Labels, Result};
 
 /// The source of labels that name prefixes.
@@ -31,14 +32,16 @@ pub fn cidr_label(prefix: IpNetwork) -> Result<Label> {
     Label::new(CIDR_SOURCE, &format!("{address}/{}", prefix.prefix()), "")
 }
 
-/// The labels of a prefix's identity: [`cidr_label`] and `reserved:world-ipv4` or `reserved:world-ipv6`.
+/// The labels of a prefix's identity: [`cidr_label`] and those that the world has for its family on the node, so that who selects the
+/// world by its label goes on to when somebody else names a part of it.
 ///
 /// # Errors
 ///
 /// As for [`cidr_label`].
-pub fn cidr_labels(prefix: IpNetwork) -> Result<Labels> {
-    let world = if prefix.is_ipv4() { WORLD_IPV4 } else { WORLD_IPV6 };
-    Labels::collect([cidr_label(prefix)?, Label::new(RESERVED_SOURCE, world, "")?])
+pub fn cidr_labels(prefix: IpNetwork, world: World) -> Result<Labels> {
+    let label = cidr_label(prefix)?;
+    let rest = labels_of_reserved(world.of(prefix)).unwrap_or_default();
+    Labels::collect(rest.iter().cloned().chain([label]))
 }
 
 /// The prefix that a label names; `None` for any other label, and for one that [`cidr_label`] would not have written so.
@@ -89,9 +92,11 @@ mod tests {
         ];
         for (prefix, labels) in table {
             let prefix: IpNetwork = prefix.parse().expect("a prefix");
-            let made = cidr_labels(prefix).expect("no host bits");
+            let made = cidr_labels(prefix, World::BothFamilies).expect("no host bits");
             assert_eq!(made.to_string(), labels);
             assert_eq!(prefix_of(&made), Some(prefix));
+            let made = cidr_labels(prefix, World::OneFamily).expect("no host bits").to_string();
+            assert_eq!(made, labels.replace("world-ipv4", "world").replace("world-ipv6", "world"));
         }
         let error = cidr_label("203.0.113.7/24".parse().expect("a prefix")).expect_err("host bits");
         assert!(error.to_string().contains("203.0.113.0/24"), "{error}");

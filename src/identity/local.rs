@@ -144,7 +144,8 @@ impl IdentityAllocator for LocalIdentities {
     }
 
     fn acquire_cidrs(&self, prefixes: &[IpNetwork]) -> Result<Vec<Identity>> {
-        let sets: Vec<_> = prefixes.iter().map(|prefix| cidr::cidr_labels(*prefix)).collect::<Result<_>>()?;
+        let sets: Vec<_> =
+            prefixes.iter().map(|prefix| cidr::cidr_labels(*prefix, self.config.world)).collect::<Result<_>>()?;
         let wanted = prefixes.iter().zip(&sets).map(|(prefix, labels)| match prefix.prefix() {
             0 => Wanted::Reserved(self.config.world.of(*prefix)),
             _ => Wanted::Set { labels, cidr: true },

@@ -10,7 +10,8 @@
 //! - Other label sets: a number from 256 to 65535. Labels of the source `reserved` stand alone, except `reserved:init`, and
 //!   those of the source `cidr` come from prefixes only: nobody becomes the host or the world by a label.
 //! - A prefix: a number from 2^24 on, with the labels `cidr:203.0.113.0/24` and `reserved:world-ipv4`, or of IPv6
-//!   `cidr:2001-db8--0/32` and `reserved:world-ipv6`. The prefix of length 0 is the world itself.
+//!   `cidr:2001-db8--0/32` and `reserved:world-ipv6`; with `reserved:world` in their place on a node with one family. The prefix
+//!   of length 0 is the world itself.
 //!
 //! # Lifetime
 //!

@@ -1,12 +1,11 @@
 //! Reserved identities and their labels.
 
 use super::cidr;
+use super::world::World;
 use crate::{Error, Label, Labels, Result, SecurityId};
 
 /// The source of labels whose meaning is fixed.
-pub(super) const RESERVED_SOURCE: &str = "reserved";
-pub(super) const WORLD_IPV4: &str = "world-ipv4";
-pub(super) const WORLD_IPV6: &str = "world-ipv6";
+const RESERVED_SOURCE: &str = "reserved";
 
 /// Every reserved identity in use, with the name that its label `reserved:NAME` has.
 pub const RESERVED: [(SecurityId, &str); 10] = [
@@ -18,8 +17,8 @@ pub const RESERVED: [(SecurityId, &str); 10] = [
     (SecurityId::REMOTE_NODE, "remote-node"),
     (SecurityId::KUBE_APISERVER, "kube-apiserver"),
     (SecurityId::INGRESS, "ingress"),
-    (SecurityId::WORLD_IPV4, WORLD_IPV4),
-    (SecurityId::WORLD_IPV6, WORLD_IPV6),
+    (SecurityId::WORLD_IPV4, "world-ipv4"),
+    (SecurityId::WORLD_IPV6, "world-ipv6"),
 ];
 
 /// A reserved identity's name; `None` for a number that stands for nothing.
@@ -64,12 +63,15 @@ pub(super) fn kind_of(labels: &Labels) -> Result<Kind> {
         return Ok(Kind::Reserved(SecurityId::INIT));
     }
     if let Some(label) = labels.iter().find(|label| label.source() == cidr::CIDR_SOURCE) {
-        let whole = cidr::prefix_of_label(label).and_then(|prefix| cidr::cidr_labels(prefix).ok());
-        return match whole {
-            Some(whole) if whole == *labels && label.key().ends_with("/0") => {
+        // those of an earlier time are known too, when the node had other families
+        let worlds = [World::OneFamily, World::BothFamilies];
+        let is_whole =
+            |prefix| worlds.iter().any(|world| cidr::cidr_labels(prefix, *world).is_ok_and(|whole| whole == *labels));
+        return match cidr::prefix_of_label(label) {
+            Some(prefix) if is_whole(prefix) && prefix.prefix() == 0 => {
                 Err(refused(label, "is the world, which has a reserved identity"))
             }
-            Some(whole) if whole == *labels => Ok(Kind::Cidr),
+            Some(prefix) if is_whole(prefix) => Ok(Kind::Cidr),
             _ => Err(refused(label, "labels of the source cidr come from a prefix alone, never from an endpoint")),
         };
     }
@@ -125,6 +127,8 @@ mod tests {
         assert_eq!(kind_of(&labels(&["k8s:app=web"])).expect("good"), Kind::Labels);
         assert_eq!(kind_of(&labels(&["k8s:app=web", "reserved:init"])).expect("good"), Kind::Labels);
         let prefix = labels(&["cidr:192.0.2.0/24", "reserved:world-ipv4"]);
+        assert_eq!(kind_of(&prefix).expect("a prefix"), Kind::Cidr);
+        let prefix = labels(&["cidr:192.0.2.0/24", "reserved:world"]);
         assert_eq!(kind_of(&prefix).expect("a prefix"), Kind::Cidr);
         for bad in [
             &["k8s:app=web", "reserved:host"][..],

@@ -18,8 +18,8 @@ pub enum Entity {
     All,
     /// Everything outside the cluster, of both families, prefixes that rules name included.
     World,
-    /// What of the world has an IPv4 address. On a node with IPv4 only, that is also the world as such, whose identity 2 has only
-    /// the label `reserved:world`: [`Peer::selects`](super::Peer::selects) knows.
+    /// What of the world has an IPv4 address. On a node with one family, the world as such and prefixes have only the label
+    /// `reserved:world`, whatever family they are of: [`Peer::selects`](super::Peer::selects) knows.
     WorldIpv4,
     /// What of the world has an IPv6 address; otherwise like [`Entity::WorldIpv4`].
     WorldIpv6,

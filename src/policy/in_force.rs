@@ -7,7 +7,7 @@ use super::compile::{BoundRule, CompiledPolicy, PolicyOptions, Subject};
 use super::flat::{FlatRule, Peer, RuleNumber};
 use super::repository::RuleChanges;
 use super::selectors::{SelectorCache, SelectorChanges, SelectorId, WorldIdentities};
-use crate::identity::Changes;
+use crate::identity::{Changes, World};
 use crate::{Error, Result, SecurityId};
 
 /// The rules in force, bound to the selectors they use.
@@ -69,6 +69,11 @@ impl RulesInForce {
             rules: BTreeMap::new(),
             by_subject: HashMap::new(),
         }
+    }
+
+    /// Which identities the world has on the node.
+    pub(crate) fn world(&self) -> World {
+        self.selectors.world()
     }
 
     /// Adds rules to those in force. Several may have one number: they come from one document's rule.

@@ -10,6 +10,8 @@ use crate::{Error, Label, Labels, Result};
 
 /// The source of labels whose meaning is fixed.
 const RESERVED_SOURCE: &str = "reserved";
+/// The source of labels that identities have as long as some rule names their prefix.
+const CIDR_SOURCE: &str = "cidr";
 /// The source that stands for every source.
 const ANY_SOURCE: &str = "any";
 
@@ -18,7 +20,7 @@ pub(super) const REQUIREMENTS_MAX: usize = 128;
 
 /// A label's key in a selector, with the source that the label must have, or any.
 ///
-/// Written as `source:key`; `any:key` and plain `key` take a label of any source. The source ends at the first colon.
+/// Written as `source:key`; `any:key` and plain `key` take a label of any source but `cidr`. The source ends at the first colon.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SelectorKey {
     source: Option<String>,
@@ -33,6 +35,11 @@ impl SelectorKey {
         if source == Some(RESERVED_SOURCE) && key == "all" {
             let reason = "use an empty selector, or the entity all";
             return Err(Error::invalid("selector key", "reserved:all", reason));
+        }
+        if source == Some(CIDR_SOURCE) {
+            let reason =
+                "which prefixes have this label depends on other rules; select addresses with fromCIDR or toCIDR";
+            return Err(Error::invalid("selector key", format!("{CIDR_SOURCE}:{key}"), reason));
         }
         if source == Some(RESERVED_SOURCE) && reserved_by_name(key).is_none() {
             let names: Vec<_> = RESERVED.iter().map(|(_, name)| *name).collect();
@@ -52,14 +59,16 @@ impl SelectorKey {
         &self.key
     }
 
+    fn is_of_source(&self, source: &str) -> bool {
+        match &self.source {
+            Some(wanted) => wanted == source,
+            None => source != CIDR_SOURCE,
+        }
+    }
+
     /// The values that these labels have under the key: several where labels of several sources share it.
     fn values<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a str> {
-        labels
-            .iter()
-            .filter(|label| {
-                label.key() == self.key && self.source.as_ref().is_none_or(|source| label.source() == source)
-            })
-            .map(Label::value)
+        labels.iter().filter(|label| label.key() == self.key && self.is_of_source(label.source())).map(Label::value)
     }
 }
 

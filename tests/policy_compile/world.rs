@@ -1,7 +1,7 @@
 //! Random worlds: who exists, and rules about them.
 
 use ipnetwork::IpNetwork;
-use podwire::identity::{Identity, cidr_labels, labels_of_reserved};
+use podwire::identity::{Identity, World, cidr_labels, labels_of_reserved};
 use podwire::policy::{
     EnforcementMode, Entity, FlatRule, L4Match, L4Ports, NamedPorts, Operator, Peer, Peers, PolicyOptions, Requirement,
     RuleNumber, RulesInForce, Selector, SelectorKey, Subject, WorldIdentities,
@@ -51,7 +51,7 @@ pub fn everyone() -> Vec<Someone> {
     ];
     all.extend((ME..).zip(pods).map(|(id, labels)| someone(id, Labels::parse(labels).expect("labels"))));
     for (id, prefix) in (1 << 24..).zip(NETS.iter().map(|text| net(text)).filter(|net| net.prefix() > 0)) {
-        all.push(someone(id, cidr_labels(prefix).expect("no host bits")));
+        all.push(someone(id, cidr_labels(prefix, World::BothFamilies).expect("no host bits")));
     }
     all
 }

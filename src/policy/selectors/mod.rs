@@ -12,7 +12,7 @@ pub use peer::WorldIdentities;
 use self::index::{IdentityIndex, SelectorIndex};
 use super::flat::Peer;
 use crate::SecurityId;
-use crate::identity::{Changes, Identity};
+use crate::identity::{Changes, Identity, World};
 
 /// The number of a selector in its [`SelectorCache`]. Numbers only grow: that of a selector which is gone never comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,6 +115,11 @@ impl SelectorCache {
             identity_index: Arc::default(),
             next: 0,
         }
+    }
+
+    /// Which identities the world has on the node.
+    pub(super) fn world(&self) -> World {
+        self.world.world()
     }
 
     /// The number of a selector, which has one user more.

@@ -25,6 +25,11 @@ impl WorldIdentities {
         Self { ipv4: ipv4.then_some(world.ipv4()), ipv6: ipv6.then_some(world.ipv6()) }
     }
 
+    /// Which those are.
+    pub(super) fn world(&self) -> World {
+        World::new(self.ipv4.is_some(), self.ipv6.is_some())
+    }
+
     /// The prefix that an identity stands for: the world is that of length 0.
     pub(super) fn prefix_of(&self, identity: &Identity) -> Option<IpNetwork> {
         let id = Some(identity.id());
@@ -51,13 +56,13 @@ impl Peer {
         match self {
             Self::Labels(selector) => selector.matches(identity.labels()),
             Self::Entity(entity) => {
-                // the world of a node with one family is of that family, though its label doesn't say so
-                let rest = match entity {
-                    Entity::WorldIpv4 => world.ipv4,
-                    Entity::WorldIpv6 => world.ipv6,
-                    _ => None,
+                // the labels of the world, and of prefixes, don't say the family on a node with one
+                let is_of_family = match entity {
+                    Entity::WorldIpv4 => world.prefix_of(identity).is_some_and(|prefix| prefix.is_ipv4()),
+                    Entity::WorldIpv6 => world.prefix_of(identity).is_some_and(|prefix| prefix.is_ipv6()),
+                    _ => false,
                 };
-                rest == Some(identity.id()) || entity.matches(identity.labels())
+                is_of_family || entity.matches(identity.labels())
             }
             Self::Cidr { net, except } => world
                 .prefix_of(identity)
