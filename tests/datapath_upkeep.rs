@@ -85,6 +85,7 @@ fn what_the_ipcache_lost_is_found() {
     let world = World::new();
     let ipcache = IpCache::open_pinned(world.node.bpf.maps()).expect("the pin");
     let before = ipcache.lookup(world.address(0)).expect("readable").expect("mapped");
+    world.maintain().expect("the first look");
     let generation = |world: &World| world.datapath.policy().writer().switches().generation().expect("readable");
     let mut other = before;
     other.identity = podwire::SecurityId::new(2);

@@ -406,6 +406,15 @@ fn a_policy_too_large_after_a_restart_leaves_in_force_what_is() {
     assert!(!second.allows(2, EGRESS, address(1), 80));
     second.set_mode(EnforcementMode::Default).expect("in force where it can be");
     is_kept(&second);
+    // A change that can't be written leaves it, too, though it would fit then.
+    let obstacle = node.root.maps().join(PolicyMap::name(id(2)) + "_new");
+    fs::create_dir(&obstacle).expect("a folder where the other policy's map is to be pinned");
+    let of_client = r#"{"endpointSelector": {"matchLabels": {"app": "client"}}, "ingress": [{}]}"#;
+    let of_client = Policy::from_json(of_client).expect("a policy").remove(0);
+    let both = [policy("p", &from_app("client")), of_client];
+    second.replace(both).expect_err("it can't be pinned");
+    fs::remove_dir(&obstacle).expect("removed");
+    is_kept(&second);
     // Its ports and its labels are its own to change.
     let named = NamedPorts::new().with("http", Protocol::TCP, 80);
     assert_eq!(second.name_ports(id(1), named).expect_err("too large").kind(), ErrorKind::Exhausted);

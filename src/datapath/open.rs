@@ -32,9 +32,9 @@ pub(super) fn open(paths: Paths, socket: Option<&Path>, config: &NodeConfig) -> 
     program::features::check_privileges()?;
     routes::check_ranges(&Socket::open()?, config)?;
     paths.refuse_foreign_state()?;
-    let before = paths.content();
     paths.create_state_dir()?;
     let state = Lock::acquire(paths.state(node::LOCK))?;
+    let before = paths.content();
     namespace::check(&paths)?;
     let is_new = is_new(&paths)?;
     // Where nothing was there, whatever is there now was made by this attempt.

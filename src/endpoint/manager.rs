@@ -83,11 +83,12 @@ impl EndpointManager {
     pub fn regenerate(&self, id: EndpointId) -> Result<Endpoint> {
         let entry = self.entry(id)?;
         let _work = self.begin(&entry)?;
-        if self.wiring.enforcement.writer().repair(id)? {
+        let repaired = self.wiring.enforcement.writer().repair(id);
+        if let Ok(true) = repaired {
             warn!("endpoint {id}: somebody else had changed its policy; it is as it was");
         }
         regeneration::regenerate(self, &entry, "regeneration on request")?;
-        Ok(entry.snapshot())
+        repaired.map(|_| entry.snapshot())
     }
 
     /// Adds labels to an endpoint and removes others, by source and key. In force when this returns.

@@ -9,7 +9,7 @@ use super::table::Entry;
 use super::timings::{Stage, Timings};
 use super::wiring::row;
 use crate::tables::LxcEntry;
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Writes everything of an endpoint whose `work` the caller holds. Its programs are attached again only where they are not
 /// in place: what is attached serves every endpoint, so that a regeneration is map writes alone.
@@ -18,6 +18,10 @@ pub(super) fn regenerate(manager: &EndpointManager, entry: &Entry, reason: &str)
     let mut timings = Timings::default();
     let outcome = write(manager, &entry.record(), &mut timings);
     entry.set_timings(timings);
+    conclude(manager, entry, outcome)
+}
+
+fn conclude(manager: &EndpointManager, entry: &Entry, outcome: Result<()>) -> Result<()> {
     match outcome {
         Ok(()) => {
             for identity in entry.take_former() {
@@ -45,12 +49,16 @@ pub(super) fn is_detached(manager: &EndpointManager, entry: &Entry) -> bool {
     is_settled(entry) && matches!(manager.wiring.is_attached(&record), Ok(false)) && has_device(manager, &record)
 }
 
-/// What somebody has taken from an endpoint that is settled, in words: its programs, or the row by which they know it.
+/// What an endpoint that is settled lacks though its device is there, in words: somebody has taken its programs, or the row by which they
+/// know it, or not all of it could be written the last time.
 fn deprived(manager: &EndpointManager, entry: &Entry) -> Option<&'static str> {
     if is_detached(manager, entry) {
         return Some("its programs had been taken off");
     }
     let record = entry.record();
+    if entry.state() == EndpointState::NotReady && has_device(manager, &record) {
+        return Some("it was not ready");
+    }
     let lacks_row = is_settled(entry)
         && manager.wiring.rows.lookup(record.ifindex).is_ok_and(|found| found != Some(row(&record)))
         && has_device(manager, &record);
@@ -66,16 +74,22 @@ fn has_device(manager: &EndpointManager, record: &EndpointRecord) -> bool {
     manager.wiring.socket.link_by_index(record.ifindex).is_ok_and(|link| link.name == record.device)
 }
 
-/// Regenerates every endpoint from which somebody has taken what lets its packets pass.
+/// Regenerates every endpoint that lacks what lets its packets pass. A failure that was told is told again only when it is another.
 pub(super) fn restore_deprived(manager: &EndpointManager) {
     let entries = manager.table.lock().entries();
     for entry in entries.iter().filter(|entry| deprived(manager, entry).is_some()) {
         let Ok(_work) = manager.begin(entry) else { continue };
         // Somebody may have worked on it meanwhile.
         let Some(what) = deprived(manager, entry) else { continue };
-        let record = entry.record();
-        match regenerate(manager, entry, what) {
-            Ok(()) => warn!("endpoint {} ({}): {what}; it is as it was", record.id, record.device),
+        let (record, mut timings) = (entry.record(), Timings::default());
+        let outcome = write(manager, &record, &mut timings);
+        let told = |error: &Error| entry.state() == EndpointState::NotReady && entry.said_last(&error.to_string());
+        if outcome.as_ref().is_err_and(told) {
+            continue;
+        }
+        let begun = entry.advance(EndpointState::Regenerating, true, what);
+        match begun.and_then(|()| conclude(manager, entry, outcome)) {
+            Ok(()) => warn!("endpoint {} ({}): {what}; it is as it should be", record.id, record.device),
             Err(error) => warn!("endpoint {} ({}): {what}: {error}", record.id, record.device),
         }
     }

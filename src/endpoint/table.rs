@@ -81,6 +81,11 @@ impl Entry {
         Ok(())
     }
 
+    /// Whether this is what was noted last.
+    pub(super) fn said_last(&self, message: &str) -> bool {
+        self.view.lock().log.back().is_some_and(|line| line.message == message)
+    }
+
     /// Notes something without moving on.
     pub(super) fn note(&self, ok: bool, message: impl Into<String>) {
         note(&mut self.view.lock(), ok, message.into());

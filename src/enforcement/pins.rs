@@ -52,6 +52,11 @@ impl Pins {
         remove(&self.path(endpoint))
     }
 
+    /// Whether a map is pinned aside.
+    pub(super) fn has_aside(&self, endpoint: EndpointId) -> bool {
+        self.aside(endpoint).exists()
+    }
+
     /// The kernel's id of the map pinned for an endpoint; none where there is no pin or something else.
     pub(super) fn map_id(&self, endpoint: EndpointId) -> Option<u32> {
         MapInfo::of_pin(self.path(endpoint)).ok().map(|info| info.id)

@@ -7,12 +7,13 @@ use log::{info, warn};
 
 use super::cidrs;
 use super::engine::{Enforcement, mapped};
+use super::rows::PolicyRows;
 use super::state::{Candidate, State};
 use super::swap::Swap;
 use crate::ipcache::Change;
 use crate::policy::{FlatRule, Policy, Repository, RuleNumber};
 use crate::undo::Undo;
-use crate::{Error, Labels, Result, SecurityId};
+use crate::{EndpointId, Error, Labels, Result, SecurityId};
 
 impl Enforcement {
     /// Makes these the only policies. All of them are in force when it returns, or none is and nothing has changed.
@@ -120,9 +121,10 @@ impl Enforcement {
         self.store.save(&repository)?;
         let saved = before.clone();
         undo.attempt("save the policies in force", move || self.store.save(&saved));
+        let kept = self.kept_among(state, &candidate);
         let swap = match self.writer.begin(candidate.rows()) {
             Err(error) => {
-                self.take_back(state, &candidate);
+                self.take_back(state, &candidate, kept);
                 return Err(error);
             }
             Ok(swap) => swap,
@@ -144,11 +146,18 @@ impl Enforcement {
         Ok((revision, vec![known, swap]))
     }
 
+    /// What an earlier process left in force for endpoints of which a candidate has policies.
+    fn kept_among(&self, state: &State, candidate: &Candidate) -> Vec<(EndpointId, PolicyRows)> {
+        let is_kept = |id: &&EndpointId| state.endpoints.get(id).is_some_and(|local| local.is_kept);
+        candidate.policies.keys().filter(is_kept).filter_map(|id| Some((*id, self.writer.rows(*id)?))).collect()
+    }
+
     /// Puts the policies of before back in the place of those of a candidate that came into force in part.
-    fn take_back(&self, state: &mut State, candidate: &Candidate) {
+    fn take_back(&self, state: &mut State, candidate: &Candidate, kept: Vec<(EndpointId, PolicyRows)>) {
         state.pending.extend(candidate.policies.keys().copied());
-        if let Err(error) = self.flush(state).and_then(Swap::wait) {
-            warn!("policies of before come back with the next maintenance: {error}");
+        let begun = [self.flush(state), self.writer.begin(kept)];
+        if let Err(error) = begun.into_iter().try_for_each(|swap| swap?.wait().map(drop)) {
+            warn!("not all policies of before are back, others come with the next maintenance: {error}");
         }
     }
 

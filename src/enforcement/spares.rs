@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use super::rows::PolicyRows;
 use super::swap::{self, Change, Swapped};
 use super::writer::{InForce, PolicyWriter};
-use crate::tables::PolicyMap;
-use crate::{EndpointId, Error, Result};
+use crate::tables::{PolicyMap, PolicyMaps};
+use crate::{EndpointId, Result};
 
 /// The most entries of a policy that is written into a spare slot, which has room for as many again, and some.
 const ROOM: usize = 128;
@@ -27,17 +27,19 @@ impl PolicyWriter {
         let wanted: BTreeSet<_> =
             endpoints.iter().filter(|endpoint| !in_force.contains_key(endpoint)).copied().collect();
         let mut spares = self.spares.lock();
-        let stale: Vec<_> = spares.difference(&wanted).copied().collect();
-        let lacking: Vec<_> = wanted.difference(&spares).copied().collect();
+        let stale: Vec<_> = spares.keys().filter(|endpoint| !wanted.contains(endpoint)).copied().collect();
+        let lacking: Vec<_> = wanted.into_iter().filter(|endpoint| !spares.contains_key(endpoint)).collect();
         if !stale.is_empty() {
-            spares.retain(|endpoint| wanted.contains(endpoint));
+            spares.retain(|endpoint, _| !stale.contains(endpoint));
             swap::begin(&self.outer, Change::Remove(stale))?;
         }
         if !lacking.is_empty() {
             let size = Self::size_for(ROOM);
             let made = lacking.iter().map(|endpoint| Ok((*endpoint, PolicyMap::create(*endpoint, size)?)));
-            swap::begin(&self.outer, Change::Replace(made.collect::<Result<_>>()?))?;
-            spares.extend(lacking);
+            let made: Vec<_> = made.collect::<Result<_>>()?;
+            let ids: Vec<_> = made.iter().map(|(endpoint, policy)| (*endpoint, policy.map().info().id)).collect();
+            swap::begin(&self.outer, Change::Replace(made))?;
+            spares.extend(ids);
         }
         Ok(())
     }
@@ -45,7 +47,7 @@ impl PolicyWriter {
     /// How many of these numbers have spare slots.
     pub fn stocked(&self, endpoints: &[EndpointId]) -> usize {
         let spares = self.spares.lock();
-        endpoints.iter().filter(|endpoint| spares.contains(endpoint)).count()
+        endpoints.iter().filter(|endpoint| spares.contains_key(endpoint)).count()
     }
 
     /// Whether a slot that has no pin is one that an earlier process filled in advance.
@@ -60,25 +62,34 @@ impl PolicyWriter {
         &self,
         in_force: &InForce,
         changed: &mut Vec<(EndpointId, PolicyRows)>,
-    ) -> Vec<(EndpointId, PolicyRows)> {
+    ) -> Vec<(EndpointId, u32, PolicyRows)> {
         let mut spares = self.spares.lock();
-        let is_spared = |(endpoint, rows): &mut (EndpointId, PolicyRows)| {
+        let mut spared = Vec::new();
+        changed.retain(|(endpoint, rows)| {
             // its slot is no spare one from here on, whatever becomes of it
-            let spare = spares.remove(endpoint) && !in_force.contains_key(endpoint);
-            spare && rows.len() <= ROOM.min(self.limit) && self.is_in_force(*endpoint).unwrap_or_default()
-        };
-        changed.extract_if(.., is_spared).collect()
+            let spare = spares.remove(endpoint).filter(|_| !in_force.contains_key(endpoint));
+            let fits = rows.len() <= ROOM.min(self.limit);
+            let found = spare.filter(|_| fits && !self.was_emptied(*endpoint));
+            spared.extend(found.map(|map| (*endpoint, map, rows.clone())));
+            found.is_none()
+        });
+        spared
+    }
+
+    /// Whether somebody else took a spare policy away. Where looking takes long, nobody has.
+    fn was_emptied(&self, endpoint: EndpointId) -> bool {
+        !PolicyMaps::lookups_wait() && !self.is_in_force(endpoint).unwrap_or_default()
     }
 
     /// Writes first policies into slots that were filled for them.
     pub(super) fn move_in(
         &self,
         in_force: &mut InForce,
-        policies: Vec<(EndpointId, PolicyRows)>,
+        policies: Vec<(EndpointId, u32, PolicyRows)>,
         done: &mut Swapped,
     ) -> Result<()> {
-        for (endpoint, rows) in policies {
-            if let Err(error) = self.move_in_one(endpoint, &rows) {
+        for (endpoint, map, rows) in policies {
+            if let Err(error) = self.move_in_one(endpoint, map, &rows) {
                 // nothing is to find half a policy
                 self.discard(endpoint);
                 swap::begin(&self.outer, Change::Remove(vec![endpoint]))?;
@@ -91,14 +102,10 @@ impl PolicyWriter {
         self.switches.advance().map(drop)
     }
 
-    fn move_in_one(&self, endpoint: EndpointId, rows: &PolicyRows) -> Result<()> {
-        let id = self
-            .outer
-            .policy_id(endpoint)?
-            .ok_or_else(|| Error::not_found("spare policy of endpoint", endpoint.to_string()))?;
-        let policy = PolicyMap::from_slot(id, endpoint)?;
+    fn move_in_one(&self, endpoint: EndpointId, map: u32, rows: &PolicyRows) -> Result<()> {
+        let policy = PolicyMap::from_slot(map, endpoint)?;
         policy.fill(rows.as_slice())?;
-        self.outer.outlines().write(endpoint, id, rows.as_slice())?;
+        self.outer.outlines().write(endpoint, map, rows.as_slice())?;
         self.pins.put_aside(endpoint, &policy)?;
         self.pins.take_over(endpoint)
     }

@@ -167,8 +167,9 @@ impl State {
 
     /// The policies that are to be written.
     pub(super) fn pending(&self) -> Vec<(EndpointId, PolicyRows)> {
-        let known = self.pending.iter().filter_map(|id| self.endpoints.get(id).map(|local| (*id, local.rows())));
-        known.collect()
+        // What an earlier process left in force for some is not theirs to write.
+        let known = self.pending.iter().filter_map(|id| self.endpoints.get(id).map(|local| (*id, local)));
+        known.filter(|(_, local)| !local.is_kept).map(|(id, local)| (id, local.rows())).collect()
     }
 }
 

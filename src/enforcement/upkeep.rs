@@ -1,12 +1,13 @@
 //! What is to be done from time to time, and policies that somebody else has changed or taken out of force.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
 use super::engine::Enforcement;
 use super::rows::PolicyRows;
+use super::swap::Swap;
 use super::writer::PolicyWriter;
 use crate::maps::SyncState;
 use crate::tables::{PolicyMap, PolicyMatch, PolicyVerdict};
@@ -15,6 +16,8 @@ use crate::{EndpointId, Result};
 /// The ipcache is looked through no sooner than after so many times as long as it took the last time: what costs much with many
 /// prefixes, and lets changes wait, takes half a percent of the time.
 const SURVEY_PAUSE: u32 = 200;
+/// How long policies are looked for that somebody else has taken out of force, each time.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Enforcement {
     /// What is to be done from time to time: forgets identities that nobody has used for long enough, tries again what failed,
@@ -66,8 +69,15 @@ impl PolicyWriter {
     /// What is wrong with the policy that the programs find for an endpoint, in words: nothing, if it is the one that was
     /// put into force last. Reads all of it.
     pub fn fault(&self, endpoint: EndpointId) -> Result<Option<String>> {
-        let in_force = self.in_force.lock();
-        self.fault_in(endpoint, in_force.get(&endpoint))
+        let written = self.rows(endpoint);
+        match self.fault_in(endpoint, written.as_ref()) {
+            Ok(None) => Ok(None),
+            // It may have been replaced meanwhile; for a second look it must not be.
+            _ => {
+                let in_force = self.in_force.lock();
+                self.fault_in(endpoint, in_force.get(&endpoint))
+            }
+        }
     }
 
     /// Puts an endpoint's policy into force again if the programs do not find it as it was written; says whether that was
@@ -77,46 +87,65 @@ impl PolicyWriter {
     ///
     /// As for [`begin`](Self::begin).
     pub fn repair(&self, endpoint: EndpointId) -> Result<bool> {
-        let mut in_force = self.in_force.lock();
-        let Some(rows) = in_force.get(&endpoint).cloned() else { return Ok(false) };
-        if self.fault_in(endpoint, Some(&rows))?.is_none() {
+        if self.fault(endpoint)?.is_none() {
             return Ok(false);
         }
-        let mut swap = self.nothing();
-        self.replace_slots(&mut in_force, vec![(endpoint, rows)], &mut swap)?;
-        drop(in_force);
-        swap.wait()?;
-        Ok(true)
+        Ok(self.write_again(endpoint)?.map(Swap::wait).transpose()?.is_some())
     }
 
     /// Puts the policies of all endpoints for which the programs find none into force again, and returns whose they were.
-    /// What is in the others is not looked at.
+    /// What is in the others is not looked at. Where looking [takes long](PolicyMaps::lookups_wait) it goes on with the next call.
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin).
+    /// As for [`begin`](Self::begin), of the first that can't be put back.
     pub fn repair_missing(&self) -> Result<Vec<EndpointId>> {
-        let mut in_force = self.in_force.lock();
+        let mut missing = self.look_for_missing()?;
+        let mut outcome = Ok(());
+        missing.retain(|endpoint| match self.write_again(*endpoint) {
+            Ok(written) => written.is_some(),
+            Err(error) => {
+                if outcome.is_ok() {
+                    outcome = Err(error);
+                }
+                false
+            }
+        });
+        outcome.map(|()| missing)
+    }
+
+    fn look_for_missing(&self) -> Result<Vec<EndpointId>> {
+        let mut last = self.looked_at.lock();
+        let mut endpoints = self.endpoints();
+        let seen = last.map_or(0, |last| endpoints.partition_point(|endpoint| *endpoint <= last));
+        endpoints.rotate_left(seen);
+        let deadline = Instant::now() + LOOK;
         let mut missing = Vec::new();
-        for (endpoint, rows) in in_force.iter() {
-            if !self.is_in_force(*endpoint)? {
-                missing.push((*endpoint, rows.clone()));
+        for endpoint in endpoints {
+            if !self.is_in_force(endpoint)? {
+                missing.push(endpoint);
+            }
+            *last = Some(endpoint);
+            if Instant::now() >= deadline {
+                break;
             }
         }
-        if missing.is_empty() {
-            return Ok(Vec::new());
-        }
+        Ok(missing)
+    }
+
+    /// Brings what was written last for an endpoint into force once more, unless it has gone.
+    fn write_again(&self, endpoint: EndpointId) -> Result<Option<Swap>> {
+        let mut in_force = self.in_force.lock();
+        let Some(rows) = in_force.get(&endpoint).cloned() else { return Ok(None) };
         let mut swap = self.nothing();
-        self.replace_slots(&mut in_force, missing, &mut swap)?;
-        drop(in_force);
-        Ok(swap.wait()?.endpoints)
+        self.replace_slots(&mut in_force, vec![(endpoint, rows)], &mut swap)?;
+        Ok(Some(swap))
     }
 
     /// The entries of the policy that was put into force last for an endpoint, and those of somebody else that the programs
     /// find beside them, with what is to be done for each; `None` for an endpoint without a policy. Reads all of it.
     pub fn entries(&self, endpoint: EndpointId) -> Result<Option<Vec<PolicyRowState>>> {
-        let in_force = self.in_force.lock();
-        let Some(written) = in_force.get(&endpoint) else { return Ok(None) };
+        let Some(written) = self.rows(endpoint) else { return Ok(None) };
         let mut found: BTreeMap<_, _> = match self.outer.policy_id(endpoint)? {
             Some(id) => PolicyMap::from_id(id, endpoint)?.entries()?.into_iter().collect(),
             None => BTreeMap::new(),

@@ -31,8 +31,10 @@ pub struct PolicyWriter {
     pub(super) limit: usize,
     /// Held from the comparison with what is in force until the change is in place, not while programs are waited for.
     pub(super) in_force: Mutex<InForce>,
-    /// Numbers that no endpoint has and whose slots have an empty policy. Locked while `in_force` is.
-    pub(super) spares: Mutex<BTreeSet<EndpointId>>,
+    /// Numbers that no endpoint has and whose slots have an empty policy, with its map's id. Locked while `in_force` is.
+    pub(super) spares: Mutex<BTreeMap<EndpointId, u32>>,
+    /// The endpoint for whose policy was looked last.
+    pub(super) looked_at: Mutex<Option<EndpointId>>,
     timings: Arc<Mutex<SwapTimings>>,
 }
 
@@ -62,6 +64,7 @@ impl PolicyWriter {
             limit: Self::LIMIT,
             in_force: Mutex::default(),
             spares: Mutex::default(),
+            looked_at: Mutex::default(),
             timings: Arc::default(),
         };
         writer.adopt()?;
@@ -114,7 +117,7 @@ impl PolicyWriter {
         let start = Instant::now();
         let mut present = Vec::new();
         for endpoint in endpoints.into_iter().collect::<BTreeSet<_>>() {
-            if self.outer.policy_id(endpoint)?.is_some() {
+            if self.slot(endpoint)?.is_some() {
                 present.push(endpoint);
             }
             self.pins.remove(endpoint)?;
@@ -135,7 +138,7 @@ impl PolicyWriter {
     pub fn wait_for_programs(&self) -> Result<()> {
         let in_force = self.in_force.lock();
         for endpoint in in_force.keys() {
-            if let Some(id) = self.outer.policy_id(*endpoint)? {
+            if let Some(id) = self.slot(*endpoint)? {
                 return self.outer.replace(&[(*endpoint, &PolicyMap::from_slot(id, *endpoint)?)]);
             }
         }
@@ -144,12 +147,15 @@ impl PolicyWriter {
     }
 
     /// Takes out of force what belongs to none of these endpoints, pins included; returns whose it was. What an earlier process
-    /// had [in stock](Self::stock) goes, too, and was nobody's.
+    /// had [in stock](Self::stock) goes, too, and was nobody's. Before Linux 6.8 only pins are looked at, since looking into every
+    /// slot [takes minutes](PolicyMaps::lookups_wait): an empty policy in stock then stays until its number is used.
     pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) -> Result<Vec<EndpointId>> {
         let pinned = self.pins.endpoints()?;
         let mut known = pinned.clone();
-        known.extend(self.outer.endpoints()?);
-        known.retain(|endpoint| !keep(*endpoint) && !self.spares.lock().contains(endpoint));
+        if !PolicyMaps::lookups_wait() {
+            known.extend(self.outer.endpoints()?);
+        }
+        known.retain(|endpoint| !keep(*endpoint) && !self.spares.lock().contains_key(endpoint));
         let mut stray = Vec::with_capacity(known.len());
         for endpoint in &known {
             if pinned.contains(endpoint) || !self.looks_spare(*endpoint)? {
@@ -163,6 +169,16 @@ impl PolicyWriter {
     /// The policy in force for an endpoint, as it was written.
     pub fn rows(&self, endpoint: EndpointId) -> Option<PolicyRows> {
         self.in_force.lock().get(&endpoint).cloned()
+    }
+
+    /// The id of the map in an endpoint's slot. Where the kernel [would wait](PolicyMaps::lookups_wait), that of the pin counts: it follows the
+    /// slot, but for a crash or a failure in between, which leaves a pin aside.
+    fn slot(&self, endpoint: EndpointId) -> Result<Option<u32>> {
+        let by_pin = PolicyMaps::lookups_wait() && !self.pins.has_aside(endpoint);
+        match by_pin.then(|| self.pins.map_id(endpoint)).flatten() {
+            Some(id) => Ok(Some(id)),
+            None => self.outer.policy_id(endpoint),
+        }
     }
 
     /// Whether the programs find a policy for an endpoint.
@@ -262,7 +278,7 @@ impl PolicyWriter {
 
     /// Whether a policy in force had room for what it lacks.
     fn patch_one(&self, endpoint: EndpointId, rows: &PolicyRows, patch: &Patch) -> Result<bool> {
-        let Some(id) = self.outer.policy_id(endpoint)? else { return Ok(false) };
+        let Some(id) = self.slot(endpoint)? else { return Ok(false) };
         let policy = PolicyMap::from_slot(id, endpoint)?;
         if rows.len() > self.limit.min(policy.map().max_entries()) {
             return Ok(false);
@@ -336,7 +352,7 @@ impl PolicyWriter {
     fn adopt(&self) -> Result<()> {
         let mut in_force = self.in_force.lock();
         for endpoint in self.pins.endpoints()? {
-            let Some(id) = self.outer.policy_id(endpoint)? else { continue };
+            let Some(id) = self.slot(endpoint)? else { continue };
             let policy = PolicyMap::from_id(id, endpoint)?;
             if self.pins.map_id(endpoint) != Some(id) {
                 self.pins.put_aside(endpoint, &policy)?;

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::{PolicyMap, PolicyOutlines};
 use crate::maps::{ArrayOfMaps, MapSpec, Update};
@@ -65,13 +66,25 @@ impl PolicyMaps {
         self.map.delete(&endpoint.get().into())
     }
 
-    /// The endpoints that have a policy, and those to come whose policy is still empty.
+    /// The endpoints that have a policy, and those to come whose policy is still empty. Before Linux 6.8 this takes
+    /// [minutes](Self::lookups_wait).
     pub fn endpoints(&self) -> Result<Vec<EndpointId>> {
         let slots = self.map.entries()?;
         Ok(slots.into_iter().filter_map(|(slot, _)| EndpointId::new(u16::try_from(slot).ok()?)).collect())
     }
 
-    /// The kernel's id of the policy in force for an endpoint.
+    /// Whether the kernel waits for an RCU grace period, some milliseconds, at the end of every lookup in a map of maps, also of an
+    /// empty slot, and also in a batch: `bpf_map_copy_value` of kernel/bpf/syscall.c did so before Linux 6.8.
+    pub fn lookups_wait() -> bool {
+        static WAIT: OnceLock<bool> = OnceLock::new();
+        *WAIT.get_or_init(|| {
+            let release = rustix::system::uname().release().to_string_lossy().into_owned();
+            let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0u32));
+            (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (6, 8)
+        })
+    }
+
+    /// The kernel's id of the policy in force for an endpoint. See [`lookups_wait`](Self::lookups_wait).
     pub fn policy_id(&self, endpoint: EndpointId) -> Result<Option<u32>> {
         self.map.lookup_id(&endpoint.get().into())
     }
