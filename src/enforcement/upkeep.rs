@@ -94,7 +94,7 @@ impl PolicyWriter {
     }
 
     /// Puts the policies of all endpoints for which the programs find none into force again, and returns whose they were.
-    /// What is in the others is not looked at. Where looking [takes long](PolicyMaps::lookups_wait) it goes on with the next call.
+    /// What is in the others is not looked at. Where looking [takes long](crate::tables::PolicyMaps::lookups_wait) it goes on with the next call.
     ///
     /// # Errors
     ///
