@@ -249,7 +249,8 @@ fn a_node_without_policy_is_taken_over() {
         fs::write(&path, document.to_string()).expect("writable");
     }
     let outer = PolicyMaps::open_pinned(node.bpf.maps()).expect("pinned");
-    for endpoint in outer.endpoints().expect("readable") {
+    // Those in use and in stock: asking for all that are filled takes minutes before Linux 6.8.
+    for endpoint in (1..=48).filter_map(podwire::EndpointId::new) {
         outer.remove(endpoint).expect("removed");
         // those of endpoints to come have no pins
         let _ = fs::remove_file(node.bpf.maps().join(PolicyMap::name(endpoint)));
